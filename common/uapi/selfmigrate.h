@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: (GPL-2.0 WITH Linux-syscall-note) OR MIT */
+/*
+ * selfmigrate.h - the whole ABI between the agent and selfmigrate.ko.
+ *
+ * One misc device, /dev/selfmigrate (mode 0600, CAP_SYS_ADMIN).  Any number of
+ * files may be open; one of them at a time owns the move (SMIG_IOC_BEGIN).
+ * Closing that file before SMIG_IOC_COMMIT undoes everything: the guest is
+ * thawed, fences open, memory is given back.
+ *
+ * Every struct begins with `size` (bytes the caller knows) and `flags` (must be
+ * 0 unless a flag is defined).  A shorter struct is filled up with zeros, a
+ * longer one must end in zeros.  Pointers travel as __u64.  No implicit padding.
+ *
+ * errno, the same for every ioctl:
+ *   EINVAL      a field is out of range, or reserved space is not zero
+ *   E2BIG       the struct is longer than this module knows, and not zero there
+ *   EFAULT      a pointer does not point at the caller's memory
+ *   EPERM       the caller lacks CAP_SYS_ADMIN
+ *   EBUSY       another file owns the move
+ *   EBADFD      not in this state of the move (see enum smig_state)
+ *   EOPNOTSUPP  this kernel or machine cannot do it; the kernel log names what
+ *   ENOMEM      not enough free memory; out fields carry the figures
+ *   ENOSPC      the shadow or the spare frames do not suffice; undone, may retry
+ *   EAGAIN      something moved under the capture; undone, may retry
+ *   ENODATA     the image is incomplete
+ *   EILSEQ      the image header contradicts itself or this machine
+ *   EIO         a step failed; undone; out field `failed_step` names it
+ */
+#ifndef SELFMIGRATE_UAPI_H
+#define SELFMIGRATE_UAPI_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+#define SMIG_ABI_VERSION 1
+#define SMIG_DEVICE_NAME "selfmigrate"
+
+/* What the module is doing; SMIG_IOC_STATUS reports it. */
+enum smig_state {
+	SMIG_STATE_IDLE = 1,	/* no move */
+	SMIG_STATE_SOURCE,	/* begun on the source; guest runs */
+	SMIG_STATE_CAPTURED,	/* source: guest frozen and fenced, image readable; still ours */
+	SMIG_STATE_GIVEN,	/* source: committed; never runs the guest again */
+	SMIG_STATE_TARGET,	/* begun on the target; landing environment runs */
+	SMIG_STATE_LANDED,	/* target: frames held, image header known, pages may be placed */
+	SMIG_STATE_CLONE,	/* after the jump: guest frozen and fenced, waits for go */
+};
+
+/* Steps of a stop, a jump and a resume, in order; index of *_us arrays. */
+enum smig_step {
+	SMIG_STEP_NOTIFY = 0,		/* PM notifiers */
+	SMIG_STEP_FREEZE_TASKS,		/* user processes */
+	SMIG_STEP_FREEZE_KTHREADS,
+	SMIG_STEP_SUSPEND_DEVICES,
+	SMIG_STEP_SUSPEND_NOIRQ,
+	SMIG_STEP_CPUS_OFF,
+	SMIG_STEP_SYSCORE_SUSPEND,
+	SMIG_STEP_COPY,			/* source: changed kernel pages into the shadow */
+	SMIG_STEP_JUMP,			/* target: page copies of the trampoline */
+	SMIG_STEP_SYSCORE_RESUME,
+	SMIG_STEP_CPUS_ON,
+	SMIG_STEP_RESUME_NOIRQ,
+	SMIG_STEP_RESUME_DEVICES,
+	SMIG_STEP_THAW_KTHREADS,
+	SMIG_STEP_THAW_TASKS,
+	SMIG_STEP_NR,
+};
+#define SMIG_STEP_SLOTS 24		/* array length; spare slots are zero */
+
+/* Classes of page frames. */
+enum smig_class {
+	SMIG_CLASS_FREE = 0,	/* in the buddy allocator */
+	SMIG_CLASS_ANON,	/* anonymous user memory on the LRU */
+	SMIG_CLASS_CACHE,	/* regular files' page cache, shmem, tmpfs */
+	SMIG_CLASS_KERNEL,	/* everything the kernel may write while frozen */
+	SMIG_CLASS_OWN,		/* the move's own memory; never travels */
+	SMIG_CLASS_NR,
+};
+#define SMIG_CLASS_SLOTS 16
+
+#define SMIG_RELEASE_LEN 64
+#define SMIG_VERSION_LEN 128
+#define SMIG_BUILD_ID_LEN 32
+#define SMIG_CLOCKSOURCE_LEN 32
+#define SMIG_SOURCE_ID_LEN 64
+#define SMIG_MAX_RAM_RANGES 64
+#define SMIG_MAX_FLOWS 8
+#define SMIG_MAX_PORTS 4
+#define SMIG_MAX_BATCH 1024		/* pages a READ or PLACE */
+#define SMIG_HANDOVER_LEN 3072		/* bytes of the agents' part of the hand-over page */
+#define SMIG_ENTROPY_LEN 64
+#define SMIG_MAX_VCPUS 8
+
+/* A run of page frames: [start, start + count). */
+struct smig_pfn_range {
+	__u64 start;
+	__u64 count;
+};
+
+/* What this kernel is.  Usable in every state. */
+struct smig_info {
+	__u32 size;
+	__u32 flags;
+	__u32 abi_version;
+	__u32 vcpus;			/* present CPUs */
+	__u32 page_table_levels;	/* 4 or 5 */
+	__u32 nr_ranges;		/* System RAM, ascending */
+	__u64 tsc_khz;
+	__u64 top_pfn;			/* exclusive; bitmaps have this many bits */
+	__u64 ram_pages;
+	__u64 free_pages;		/* now */
+	char release[SMIG_RELEASE_LEN];
+	char version[SMIG_VERSION_LEN];
+	char clocksource[SMIG_CLOCKSOURCE_LEN];
+	char source_id[SMIG_SOURCE_ID_LEN];	/* module build: both sides must have the same */
+	struct smig_pfn_range ranges[SMIG_MAX_RAM_RANGES];
+};
+
+/* Who owns the guest as this module sees it.  Usable in every state, never blocks. */
+struct smig_status {
+	__u32 size;
+	__u32 flags;
+	__u32 state;			/* enum smig_state */
+	__u32 failed_step;		/* enum smig_step + 1 of the last failure, 0 = none */
+	__s32 failed_errno;		/* negative errno of that failure */
+	__u32 owner_pid;		/* who called BEGIN; 0 = nobody */
+	__u64 tx_dropped;		/* frames that a fence or a suspended device swallowed */
+	__u64 rx_dropped;
+};
+
+/*
+ * Become the owner of the move.  When an owner's file was closed in GIVEN or
+ * CLONE the state stays, and this adopts it (role SOURCE or TARGET).
+ */
+#define SMIG_ROLE_SOURCE 1
+#define SMIG_ROLE_TARGET 2
+struct smig_begin {
+	__u32 size;
+	__u32 flags;
+	__u32 role;
+	__u32 reserved;
+};
+
+/*
+ * What may pass a closed fence, both ways: TCP between the two addresses of a
+ * flow where one end uses one of its ports, and ARP or neighbour discovery for
+ * `local` with `peer`'s network.  Replaces the list.  Also usable in CLONE,
+ * where the list begins empty: after the jump nothing passes until it is set.
+ */
+struct smig_flow {
+	__u32 family;			/* 4 or 6 */
+	__u32 nr_ports;
+	__u8 local[16];			/* network order; IPv4 in the first 4 bytes */
+	__u8 peer[16];
+	__u16 ports[SMIG_MAX_PORTS];	/* host order */
+};
+struct smig_flows {
+	__u32 size;
+	__u32 flags;
+	__u32 nr_flows;
+	__u32 reserved;
+	struct smig_flow flows[SMIG_MAX_FLOWS];
+};
+
+/* Count frames by class while the guest runs (SOURCE; racy by nature). */
+struct smig_census {
+	__u32 size;
+	__u32 flags;
+	__u64 pages[SMIG_CLASS_SLOTS];
+	__u64 zero_pages;		/* only with SMIG_CENSUS_ZERO: in use and all-zero */
+};
+#define SMIG_CENSUS_ZERO 1
+
+/*
+ * Get the memory a stop needs, before anything is frozen (SOURCE).  May reclaim
+ * clean cache, never kills.  `spare_pages`: frames that must hold nothing of the
+ * guest at the capture, the shadow included, so that the target has room for
+ * its landing environment.  ENOMEM: nothing was kept.
+ */
+struct smig_prepare {
+	__u32 size;
+	__u32 flags;
+	__u64 spare_pages;		/* in */
+	__u64 extra_shadow_pages;	/* in: above the module's own estimate */
+	__u64 shadow_pages;		/* out: held */
+	__u64 needed_pages;		/* out: shadow and spare together */
+	__u64 available_pages;		/* out: what could be had */
+};
+
+/* What the target's kernel must know to jump; opaque to the agents, sent as is. */
+struct smig_image_header {
+	__u64 magic;
+	__u64 resume_va;
+	__u64 resume_pa;
+	__u64 cr3;
+	__u64 handover_pfn;
+	__u64 top_pfn;
+	__u64 image_pages;		/* set bits of the image bitmap */
+	__u64 zero_pages;		/* of these, kernel pages that were all-zero at the capture */
+	__u32 page_table_levels;
+	__u32 vcpus;
+	char release[SMIG_RELEASE_LEN];
+	char version[SMIG_VERSION_LEN];
+};
+
+/*
+ * The stop and the capture (SOURCE, prepared).  Returns twice: first on the
+ * source with role SMIG_ROLE_SOURCE (state CAPTURED), and, if the image jumps,
+ * on the target with role SMIG_ROLE_TARGET (state CLONE), `handover` holding
+ * what the target's agent left there.  The calling thread must be the only one
+ * of its process, with all memory locked.  On error everything is undone.
+ */
+struct smig_capture {
+	__u32 size;
+	__u32 flags;
+	__u32 role;			/* out */
+	__u32 failed_step;		/* out: enum smig_step + 1 */
+	__u64 handover;			/* in: buffer of SMIG_HANDOVER_LEN bytes */
+	__u64 image_bitmap;		/* in: buffer of top_pfn bits, 64-bit words; filled on the source */
+	__u64 image_bitmap_bytes;	/* in: its length, a multiple of 8 */
+	__u64 shadow_used;		/* out */
+	__u64 shadow_pages;		/* out: held */
+	__u64 pages[SMIG_CLASS_SLOTS];	/* out: frames by class */
+	__u64 captured_mono_ns;		/* out: CLOCK_MONOTONIC of the capture */
+	__u64 source_us[SMIG_STEP_SLOTS];	/* out: steps of the stop on the source */
+	__u64 landing_us[SMIG_STEP_SLOTS];	/* out, clone: suspend steps of the landing environment */
+	__u64 clone_us[SMIG_STEP_SLOTS];	/* out, clone: jump and resume steps */
+	__u64 placed_direct;		/* out, clone: pages written straight to their frame */
+	__u64 placed_copied;		/* out, clone: pages the trampoline had to copy */
+	struct smig_image_header header;	/* out */
+};
+
+/*
+ * Read pages of the captured image (CAPTURED, GIVEN).  pfns[i] becomes the page
+ * at data + k * 4096, k counting the pages that are not all-zero; status[i] says
+ * which.  One call serves up to SMIG_MAX_BATCH pages.
+ */
+#define SMIG_PAGE_DATA 1
+#define SMIG_PAGE_ZERO 2
+struct smig_read {
+	__u32 size;
+	__u32 flags;
+	__u64 pfns;			/* in: __u64[nr] */
+	__u64 status;			/* out: __u8[nr] */
+	__u64 data;			/* out: up to nr * 4096 bytes */
+	__u32 nr;			/* in */
+	__u32 nr_data;			/* out: pages written to data */
+};
+
+/* Source: the guest now belongs to the target; from here closing never thaws (CAPTURED -> GIVEN). */
+/* Source: undo the stop, keep the move begun (CAPTURED -> SOURCE). */
+/* Clone: open the fences and thaw the guest (CLONE -> IDLE).  Only after go. */
+struct smig_plain {
+	__u32 size;
+	__u32 flags;
+};
+
+/* What RELEASE did. */
+struct smig_release {
+	__u32 size;
+	__u32 flags;
+	__u64 fence_open_mono_ns;	/* out: CLOCK_MONOTONIC when the fences opened */
+	__u64 clone_us[SMIG_STEP_SLOTS];	/* out: thaw steps */
+};
+
+/*
+ * The calling thread will not be frozen by a stop (supervisor, page server);
+ * with SMIG_EXEMPT_CLEAR it will be again.  Usable in every state.  Fences and
+ * reclaim rules apply to it as to the stop process: lock memory first.
+ */
+#define SMIG_EXEMPT_CLEAR 1
+
+/* Target: hold all memory but a reserve (TARGET).  Again: gives all back first. */
+struct smig_land {
+	__u32 size;
+	__u32 flags;
+	__u64 reserve_pages;		/* in: keep free for the landing environment; 0 = default */
+	__u64 held_pages;		/* out */
+	__u64 footprint_pages;		/* out: ram_pages - held_pages */
+};
+
+/* Target: what will come (TARGET or LANDED -> LANDED; forgets pages placed before). */
+struct smig_image {
+	__u32 size;
+	__u32 flags;
+	__u64 image_bitmap;		/* in: top_pfn bits, 64-bit words */
+	__u64 image_bitmap_bytes;
+	struct smig_image_header header;
+};
+
+/*
+ * Target: put pages where the jump finds them (LANDED).  data holds nr pages in
+ * order of pfns; with SMIG_PLACE_ZERO data is ignored and the frames are zeroed.
+ * A page placed twice keeps the newer contents.  Pages never placed make JUMP
+ * fail with ENODATA.
+ */
+#define SMIG_PLACE_ZERO 1
+struct smig_place {
+	__u32 size;
+	__u32 flags;
+	__u64 pfns;			/* in: __u64[nr] */
+	__u64 data;			/* in */
+	__u32 nr;
+	__u32 reserved;
+	__u64 distinct_placed;		/* out: distinct pages placed so far */
+};
+
+/*
+ * Target: leave the landing environment (LANDED).  Returns only on failure, and
+ * then everything is undone.  source_mono_ns is what the source's
+ * CLOCK_MONOTONIC reads at the moment the target's reads local_mono_ns.
+ */
+struct smig_jump {
+	__u32 size;
+	__u32 flags;
+	__u32 failed_step;		/* out: enum smig_step + 1 */
+	__u32 handover_len;
+	__u64 handover;			/* in: at most SMIG_HANDOVER_LEN bytes for the clone */
+	__u64 source_mono_ns;
+	__u64 local_mono_ns;
+	__u8 entropy[SMIG_ENTROPY_LEN];	/* in: mixed into the clone's generator before anything runs */
+};
+
+/* The numbers carry no size: a struct may grow and keep its number. */
+#define SMIG_IOC_TYPE 0xB5
+#define SMIG_IOC_INFO	_IO(SMIG_IOC_TYPE, 0x01)	/* struct smig_info */
+#define SMIG_IOC_STATUS	_IO(SMIG_IOC_TYPE, 0x02)	/* struct smig_status */
+#define SMIG_IOC_BEGIN	_IO(SMIG_IOC_TYPE, 0x03)	/* struct smig_begin */
+#define SMIG_IOC_FLOWS	_IO(SMIG_IOC_TYPE, 0x04)	/* struct smig_flows */
+#define SMIG_IOC_EXEMPT	_IO(SMIG_IOC_TYPE, 0x05)	/* struct smig_plain */
+#define SMIG_IOC_CENSUS	_IO(SMIG_IOC_TYPE, 0x10)	/* struct smig_census */
+#define SMIG_IOC_PREPARE	_IO(SMIG_IOC_TYPE, 0x11)	/* struct smig_prepare */
+#define SMIG_IOC_CAPTURE	_IO(SMIG_IOC_TYPE, 0x12)	/* struct smig_capture */
+#define SMIG_IOC_READ	_IO(SMIG_IOC_TYPE, 0x13)	/* struct smig_read */
+#define SMIG_IOC_VERIFY	_IO(SMIG_IOC_TYPE, 0x14)	/* struct smig_plain */
+#define SMIG_IOC_COMMIT	_IO(SMIG_IOC_TYPE, 0x15)	/* struct smig_plain */
+#define SMIG_IOC_THAW	_IO(SMIG_IOC_TYPE, 0x16)	/* struct smig_plain */
+#define SMIG_IOC_LAND	_IO(SMIG_IOC_TYPE, 0x20)	/* struct smig_land */
+#define SMIG_IOC_IMAGE	_IO(SMIG_IOC_TYPE, 0x21)	/* struct smig_image */
+#define SMIG_IOC_PLACE	_IO(SMIG_IOC_TYPE, 0x22)	/* struct smig_place */
+#define SMIG_IOC_JUMP	_IO(SMIG_IOC_TYPE, 0x23)	/* struct smig_jump */
+#define SMIG_IOC_RELEASE	_IO(SMIG_IOC_TYPE, 0x30)	/* struct smig_release */
+
+/*
+ * SMIG_IOC_VERIFY (CAPTURED): nothing that is sent from where it is was reclaimed
+ * or moved since the capture; EAGAIN if it was: THAW and begin anew.
+ */
+
+#endif /* SELFMIGRATE_UAPI_H */

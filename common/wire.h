@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: (GPL-2.0 WITH Linux-syscall-note) OR MIT */
+/*
+ * wire.h - every byte two agents exchange.  PROTOCOL.md is the prose.
+ *
+ *   source                                   target (landing environment)
+ *     | --- HELLO ----------------------------> |
+ *     | <-- WELCOME --------------------------- |
+ *     | --- DESCRIBE (source machine) --------> |
+ *     | <-- ACCEPT | REFUSE ------------------- |   check
+ *     | --- CLOCK_ASK ------------------------> |
+ *     | <-- CLOCK ----------------------------- |   a few times
+ *     | --- LAND -----------------------------> |
+ *     | <-- LANDED ---------------------------- |
+ *     |            (stop and capture)           |
+ *     | --- IMAGE, BITMAP..., PAGES | ZEROS... -> |
+ *     | --- IMAGE_END ------------------------> |
+ *     | <-- READY ----------------------------- |   whole, checked
+ *     | --- JUMP -----------------------------> |
+ *     |                                     (jump)
+ *   source                                   clone (fenced, frozen)
+ *     | <-- ALIVE ----------------------------- |   a new connection, to the control port
+ *   COMMIT
+ *     | --- GO | VOID | WAIT -----------------> |
+ *     | <-- RELEASED -------------------------- |   fences open, guest runs
+ *
+ * All integers are little-endian; structs are packed by their layout (no
+ * implicit padding).  A frame is a header and `length` bytes of payload.
+ * Versioning: WIRE_VERSION changes with any change of a struct or of a
+ * meaning; both sides must have the same.  Zero is never a valid type, reason
+ * or state.
+ */
+#ifndef SELFMIGRATE_WIRE_H
+#define SELFMIGRATE_WIRE_H
+
+#ifdef __KERNEL__
+#error "the wire is the agents' business"
+#endif
+#include <stdint.h>
+
+#define SMIG_WIRE_MAGIC 0x47494d53u /* "SMIG" */
+#define SMIG_WIRE_VERSION 1u
+#define SMIG_WIRE_DEFAULT_PORT 7077u
+#define SMIG_WIRE_MAX_PAYLOAD (2u << 20)	/* no frame is longer */
+#define SMIG_WIRE_MAX_TEXT (256u << 10)		/* JSON texts (DESCRIBE, ACCEPT, REFUSE) */
+#define SMIG_WIRE_MAX_PAGES 256u		/* pages a PAGES frame */
+#define SMIG_WIRE_MAX_RANGES 4096u		/* ranges a ZEROS frame */
+#define SMIG_WIRE_BITMAP_CHUNK (1u << 20)	/* bytes a BITMAP frame */
+#define SMIG_WIRE_MAX_TOP_PFN (1ull << 28)	/* 1 TiB of frames */
+#define SMIG_WIRE_ID_LEN 16u
+#define SMIG_WIRE_HANDOVER_LEN 3072u
+
+enum smig_wire_type {
+	SMIG_WIRE_HELLO = 1,
+	SMIG_WIRE_WELCOME = 2,
+	SMIG_WIRE_DESCRIBE = 3,
+	SMIG_WIRE_ACCEPT = 4,
+	SMIG_WIRE_REFUSE = 5,
+	SMIG_WIRE_CLOCK_ASK = 6,
+	SMIG_WIRE_CLOCK = 7,
+	SMIG_WIRE_LAND = 8,
+	SMIG_WIRE_LANDED = 9,
+	SMIG_WIRE_IMAGE = 10,
+	SMIG_WIRE_BITMAP = 11,
+	SMIG_WIRE_PAGES = 12,
+	SMIG_WIRE_ZEROS = 13,
+	SMIG_WIRE_IMAGE_END = 14,
+	SMIG_WIRE_READY = 15,
+	SMIG_WIRE_JUMP = 16,
+	SMIG_WIRE_FAILED = 17,
+	SMIG_WIRE_ALIVE = 18,
+	SMIG_WIRE_GO = 19,
+	SMIG_WIRE_VOID = 20,
+	SMIG_WIRE_WAIT = 21,
+	SMIG_WIRE_RELEASED = 22,
+	SMIG_WIRE_ABORT = 23,
+};
+
+/*
+ * Who may run the guest, as each side knows it.  The source's states come
+ * first, then the target's and the clone's.  PROTOCOL.md has the table of
+ * every message and every failure in every state.
+ */
+enum smig_session_state {
+	/* source: the guest is the source's until GIVEN */
+	SMIG_SOURCE_CHECKING = 1,
+	SMIG_SOURCE_LANDING,		/* target is making room */
+	SMIG_SOURCE_STOPPING,		/* stop and capture */
+	SMIG_SOURCE_SENDING,		/* stop image on its way */
+	SMIG_SOURCE_AWAITING_READY,
+	SMIG_SOURCE_AWAITING_ALIVE,	/* JUMP is sent */
+	SMIG_SOURCE_GIVEN,		/* committed, GO is sent or will be */
+	SMIG_SOURCE_FINISHED,		/* RELEASED has arrived */
+	SMIG_SOURCE_ROLLED_BACK,	/* the guest runs here again, the epoch is void */
+	/* target: the guest is never the target's */
+	SMIG_TARGET_LISTENING = 32,
+	SMIG_TARGET_CHECKING,
+	SMIG_TARGET_LANDED,
+	SMIG_TARGET_LOADING,
+	SMIG_TARGET_READY,
+	SMIG_TARGET_JUMPING,		/* beyond it the clone speaks */
+	SMIG_TARGET_GONE_BACK,		/* gave up this source; listens again */
+	/* clone: the guest is the clone's from RELEASED on, not before GO has arrived */
+	SMIG_CLONE_FENCED = 64,		/* must not run the guest; asks for GO without end */
+	SMIG_CLONE_RELEASED,
+	SMIG_CLONE_REFUSED,		/* VOID has arrived: resets this VM */
+};
+
+/* 24 bytes before every payload.  checksum: XXH64, seed 0, of this header with checksum 0, then the payload. */
+struct smig_wire_header {
+	uint32_t magic;
+	uint16_t version;
+	uint16_t type;
+	uint32_t length;	/* payload bytes */
+	uint32_t sequence;	/* 0, 1, 2 … in each direction of a connection */
+	uint64_t checksum;
+};
+
+/* HELLO: first frame of the source. */
+struct smig_wire_hello {
+	uint8_t epoch[SMIG_WIRE_ID_LEN];	/* random, names this move */
+	uint32_t flags;				/* SMIG_WIRE_INSECURE must be set until authentication exists */
+	uint32_t reserved;
+};
+#define SMIG_WIRE_INSECURE 1u
+
+/* WELCOME: first frame of the target. */
+struct smig_wire_welcome {
+	uint8_t boot_nonce[SMIG_WIRE_ID_LEN];	/* random, one per start of `receive` */
+	uint32_t flags;
+	uint32_t reserved;
+};
+
+/* CLOCK_ASK goes source -> target with the source's clock; CLOCK answers with both. */
+struct smig_wire_clock {
+	uint64_t source_mono_ns;	/* CLOCK_MONOTONIC, when asked */
+	uint64_t target_mono_ns;	/* 0 in CLOCK_ASK */
+};
+
+/* LAND: what the target needs to know before the stop. */
+struct smig_wire_land {
+	uint64_t clock_offset_ns;	/* two's complement: source CLOCK_MONOTONIC - target CLOCK_MONOTONIC */
+	uint64_t clock_error_ns;	/* half the best round trip */
+	uint32_t control_port;		/* where the clone calls the source, on its stay address */
+	uint32_t reserved;
+};
+
+struct smig_wire_landed {
+	uint64_t held_pages;
+	uint64_t footprint_pages;	/* frames the landing environment keeps */
+};
+
+/* IMAGE: struct smig_image_header, field by field. */
+struct smig_wire_image {
+	uint64_t magic;
+	uint64_t resume_va;
+	uint64_t resume_pa;
+	uint64_t cr3;
+	uint64_t handover_pfn;
+	uint64_t top_pfn;
+	uint64_t image_pages;
+	uint64_t zero_pages;
+	uint32_t page_table_levels;
+	uint32_t vcpus;
+	uint8_t release[64];
+	uint8_t version[128];
+};
+
+/* BITMAP: this, then 64-bit words of the image bitmap from byte offset `offset` on. */
+struct smig_wire_bitmap {
+	uint64_t offset;
+};
+
+/* PAGES: this, then u64 pfns[count], then count * 4096 bytes. */
+struct smig_wire_pages {
+	uint32_t count;
+	uint32_t flags;
+};
+
+/* ZEROS: this, then count of {u64 start, u64 pages}. */
+struct smig_wire_zeros {
+	uint32_t count;
+	uint32_t flags;
+};
+
+struct smig_wire_range {
+	uint64_t start;
+	uint64_t pages;
+};
+
+struct smig_wire_image_end {
+	uint64_t data_pages;	/* sent in PAGES */
+	uint64_t zero_pages;	/* sent in ZEROS */
+	uint64_t digest;	/* sum modulo 2^64 of XXH64(page, seed = pfn) over all data pages */
+};
+
+/* READY repeats what arrived; the source compares. */
+struct smig_wire_ready {
+	uint64_t data_pages;
+	uint64_t zero_pages;
+	uint64_t digest;
+};
+
+/* FAILED, ABORT: UTF-8 text for a person follows; the sender gives this move up. */
+enum smig_wire_reason {
+	SMIG_REASON_PROTOCOL = 1,
+	SMIG_REASON_REFUSED = 2,
+	SMIG_REASON_NO_MEMORY = 3,
+	SMIG_REASON_DEVICE = 4,		/* the module or a device of the machine failed */
+	SMIG_REASON_BUSY = 5,
+	SMIG_REASON_TIMEOUT = 6,
+	SMIG_REASON_CANCELLED = 7,
+	SMIG_REASON_INTEGRITY = 8,	/* counts or digest differ */
+};
+struct smig_wire_failed {
+	uint32_t reason;
+	uint32_t text_length;
+};
+
+/* ALIVE: first frame of the clone; again on every new connection until answered with GO or VOID. */
+struct smig_wire_alive {
+	uint8_t epoch[SMIG_WIRE_ID_LEN];
+	uint8_t boot_nonce[SMIG_WIRE_ID_LEN];
+	uint8_t drawn[SMIG_WIRE_ID_LEN];	/* fresh from the clone's random generator */
+};
+
+/* GO, VOID, WAIT, RELEASED answer with the same epoch and nonce. */
+struct smig_wire_verdict {
+	uint8_t epoch[SMIG_WIRE_ID_LEN];
+	uint8_t boot_nonce[SMIG_WIRE_ID_LEN];
+};
+
+#endif /* SELFMIGRATE_WIRE_H */
