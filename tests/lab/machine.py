@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One virtual machine: QEMU's command line, its life, its console, its state for a post-mortem.
+
+All machines of a setup have the same devices at the same PCI addresses; only MACs differ.
+"""
+
+import re
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .channel import Commands, Verdicts
+from .errors import LabError, Timeout
+from .netns import Namespace, end
+from .qmp import Qmp
+
+# rep movsb and rep stosb are very slow under emulation; kernels that see these flags use them for everything
+TCG_CPU = "max,erms=off,fsrm=off"
+FIRST_NIC_ADDRESS = 4
+DISK_ADDRESS = 6
+SERIAL_ADDRESS = 7
+
+
+@dataclass(frozen=True)
+class Nic:
+    tap: str
+    mac: str
+    model: str = "virtio-net-pci"
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A raw file that several machines may write, one after the other."""
+
+    file: Path
+    serial: str
+    model: str = "virtio-blk-pci"
+    cache: str = "writethrough"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a machine is, but for its name and its place in the network."""
+
+    vcpus: int
+    memory_mib: int
+    accel: str = "tcg,thread=multi"
+    cpu: str = TCG_CPU
+    extra: tuple[str, ...] = ()
+
+
+@dataclass
+class Boot:
+    kernel: Path
+    initrd: Path
+    append: list[str] = field(default_factory=list)
+    reboots: bool = False  # a target may reset into its landing environment; a source must not
+
+
+CONSOLE = ["console=ttyS0", "no_console_suspend", "loglevel=6", "random.trust_cpu=on"]
+
+
+class Machine:
+    """A QEMU process.  `logs` gets its console; `sockets` must be a short path."""
+
+    def __init__(self, name: str, shape: Shape, boot: Boot, nics: list[Nic], disk: Disk | None, namespace: Namespace,
+                 logs: Path, sockets: Path):
+        self.name, self.shape, self.nics, self.disk = name, shape, nics, disk
+        self.console_path = logs / f"{name}.console"
+        self._errors_path = logs / f"{name}.qemu"
+        socket_of = {use: sockets / f"{name}.{use}" for use in ("qmp", "command", "verdict")}
+        command = self._command_line(boot, socket_of)
+        (logs / f"{name}.command").write_text(" ".join(command) + "\n")
+        with open(self._errors_path, "wb") as errors:
+            self.process = namespace.popen(command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors)
+        self.started_ns = time.monotonic_ns()
+        try:
+            self._wait_sockets(list(socket_of.values()))
+            self.qmp = Qmp(socket_of["qmp"])
+            self.commands = Commands(socket_of["command"])
+            self.verdicts = Verdicts(socket_of["verdict"])
+        except BaseException:
+            end(self.process)
+            raise
+
+    def _command_line(self, boot: Boot, socket_of: dict[str, Path]) -> list[str]:
+        shape = self.shape
+        command = ["qemu-system-x86_64", "-name", self.name, "-nodefaults", "-no-user-config", "-display", "none",
+                   "-accel", shape.accel, "-cpu", shape.cpu, "-smp", str(shape.vcpus), "-m", str(shape.memory_mib),
+                   "-kernel", str(boot.kernel), "-initrd", str(boot.initrd),
+                   "-append", " ".join(CONSOLE + (["panic=1"] if boot.reboots else []) + boot.append),
+                   "-action", f"reboot={'reset' if boot.reboots else 'shutdown'},shutdown=pause",
+                   "-chardev", f"file,id=console,path={self.console_path}", "-serial", "chardev:console",
+                   "-device", f"virtio-serial-pci,addr={SERIAL_ADDRESS},max_ports=4"]
+        for use, path in socket_of.items():
+            command += ["-chardev", f"socket,id={use},path={path},server=on,wait=off"]
+        command += ["-mon", "chardev=qmp,mode=control",
+                    "-device", "virtserialport,nr=1,chardev=command,name=lab.command",
+                    "-device", "virtserialport,nr=2,chardev=verdict,name=lab.verdict"]
+        for number, nic in enumerate(self.nics):
+            command += ["-netdev", f"tap,id=nic{number},ifname={nic.tap},script=no,downscript=no",
+                        "-device", f"{nic.model},netdev=nic{number},mac={nic.mac},addr={FIRST_NIC_ADDRESS + number},"
+                                   "romfile="]
+        if self.disk:
+            command += ["-drive", f"file={self.disk.file},format=raw,if=none,id=disk0,cache={self.disk.cache},"
+                                  "file.locking=off",
+                        "-device", f"{self.disk.model},drive=disk0,serial={self.disk.serial},share-rw=on,"
+                                   f"addr={DISK_ADDRESS}"]
+        return command + list(shape.extra)
+
+    def _wait_sockets(self, paths: list[Path]) -> None:
+        deadline = time.monotonic() + 10
+        while not all(path.exists() for path in paths):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise LabError(f"QEMU for {self.name} did not start: {self._errors_path.read_text().strip()}")
+            time.sleep(0.01)
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def console(self) -> str:
+        return self.console_path.read_text(errors="replace")
+
+    def wait_console(self, pattern: str, timeout_s: float, after: int = 0) -> re.Match:
+        """The first match of `pattern` in the console from character `after` on."""
+        deadline = time.monotonic() + timeout_s
+        compiled = re.compile(pattern)
+        while True:
+            match = compiled.search(self.console(), after)
+            if match:
+                return match
+            if not self.alive:
+                raise LabError(f"the VM {self.name} has ended")
+            if time.monotonic() > deadline:
+                raise Timeout(f"{pattern!r} did not appear on {self.name}'s console in {timeout_s:.0f} s")
+            time.sleep(0.02)
+
+    def wait_status(self, status: str, timeout_s: float) -> None:
+        """Until QEMU says that the VM is "shutdown", "running" …"""
+        deadline = time.monotonic() + timeout_s
+        while self.qmp.status() != status:
+            if time.monotonic() > deadline:
+                raise Timeout(f"the VM {self.name} is {self.qmp.status()}, not {status}, after {timeout_s:.0f} s")
+            time.sleep(0.02)
+
+    def disk_writes(self) -> tuple[int, int]:
+        """Write operations and bytes that the disk has seen from this VM."""
+        for device in self.qmp.call("query-blockstats"):
+            if device.get("device") == "disk0":
+                return device["stats"]["wr_operations"], device["stats"]["wr_bytes"]
+        return 0, 0
+
+    def dump(self, logs: Path) -> str:
+        """Leaves registers and status in `logs`; returns the last console lines."""
+        if self.alive:
+            try:
+                (logs / f"{self.name}.state").write_text(
+                    self.qmp.status() + "\n" + self.qmp.monitor("info registers -a") + self.qmp.monitor("info network"))
+            except LabError as error:
+                (logs / f"{self.name}.state").write_text(f"{error}\n")
+        return "\n".join(self.console().splitlines()[-25:])
+
+    def kill(self) -> None:
+        """As pulling the plug."""
+        self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        for part in (self.qmp, self.commands, self.verdicts):
+            part.close()
+        end(self.process)

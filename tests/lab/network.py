@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bridges, taps and shaped links inside one namespace.
+
+    client 10.8.0.254 ──┐ br0                      one NIC: service and migration share it
+                        ├── tap of the source      two NICs: br0 carries the service (10.8.0.0/24),
+                        └── tap of each target               br1 the migration  (10.9.0.0/24)
+
+A tap's queue discipline shapes what goes to its guest: every link has the given rate, each way.
+"""
+
+import re
+
+from .errors import LabError
+from .netns import Namespace
+
+CLIENT = "10.8.0.254"
+FOLLOW = "10.8.0.1"
+PREFIX = 24
+QUEUE = "2ms"  # a longer queue delays the answer to whoever waits for one page
+RATES = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
+
+
+def bits_per_second(rate: str) -> int:
+    """ "1gbit", "200mbit" → bit/s."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(k|m|g)?bit", rate.lower())
+    if not match:
+        raise LabError(f"a link rate looks like 1gbit or 200mbit, not {rate!r}")
+    return int(float(match.group(1)) * RATES[(match.group(2) or "") + "bit"])
+
+
+class Network:
+    """What joins the machines of one setup.  `link` may be None: not shaped."""
+
+    def __init__(self, nics: int, link: str | None):
+        self.namespace = Namespace()
+        self.nics = nics
+        self.link = link
+        self._ip("link", "set", "lo", "up")
+        for bridge in range(nics):
+            self._ip("link", "add", f"br{bridge}", "type", "bridge", "stp_state", "0", "forward_delay", "0")
+            self._ip("link", "set", f"br{bridge}", "up")
+        self._ip("addr", "add", f"{CLIENT}/{PREFIX}", "dev", "br0")
+
+    def _ip(self, *arguments: str) -> str:
+        return self.namespace.run("ip", *arguments)
+
+    def stay_address(self, number: int) -> str:
+        """Where machine `number` (1: source, 2, 3…: targets) is itself, whatever guest it runs."""
+        return f"10.{8 if self.nics == 1 else 9}.0.{10 + number}"
+
+    @property
+    def migration_nic(self) -> int:
+        return self.nics - 1
+
+    def add_tap(self, machine: str, nic: int) -> str:
+        """A tap on bridge `nic`; returns its name."""
+        tap = f"{machine}{nic}"
+        self._ip("tuntap", "add", tap, "mode", "tap", "vnet_hdr")
+        self._ip("link", "set", tap, "master", f"br{nic}", "up")
+        if self.link:
+            rate = bits_per_second(self.link)
+            burst = max(rate // 8 // 500, 16 * 1024)  # 2 ms worth: the host's timers are no finer
+            self.namespace.run("tc", "qdisc", "add", "dev", tap, "root", "tbf", "rate", str(rate), "burst", str(burst),
+                               "latency", QUEUE)
+        return tap
+
+    def cut(self, tap: str) -> None:
+        """Pulls a tap's cable: frames are lost both ways, the guest sees no link change."""
+        self._ip("link", "set", tap, "nomaster")
+
+    def mend(self, tap: str) -> None:
+        self._ip("link", "set", tap, "master", f"br{tap[-1]}")
+
+    def close(self) -> None:
+        self.namespace.close()

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A source, its client outside and its targets, joined by a network: everything a move needs, and no move.
+
+    with Setup(plan, logs) as setup:
+        setup.boot_source()
+        setup.boot_target()
+"""
+
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Callable
+
+from . import accel, build, image, kernels, netns
+from .errors import LabError
+from .machine import Boot, Disk, Machine, Nic, Shape
+from .network import CLIENT, FOLLOW, PREFIX, Network
+from .shell import Session, fetch
+
+BOOT_TIMEOUT_S = 60
+LANDING_IMAGE = "/tmp/landing.img"
+LISTENING = r"listening on"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to build a setup from."""
+
+    kernel: str = "6.1"
+    vcpus: int = 1
+    memory_mib: int = 512
+    link: str | None = "1gbit"
+    nics: int = 1
+    nic_model: str = "virtio-net-pci"
+    disk: str | None = "virtio-blk-pci"  # model of the shared disk
+    disk_mib: int = 256
+
+
+@dataclass
+class Built:
+    """Images for one kernel, made once."""
+
+    kernel: kernels.Kernel
+    guest: Path
+    accel: str
+
+
+_built: dict[str, Built] = {}
+
+
+def prepare(series: str, tell: Callable[[str], None] = lambda text: None) -> Built:
+    """Builds everything for a kernel series, once a process."""
+    if series not in _built:
+        kernel = kernels.find(series)
+        tell(f"building agent, module and guest image for {kernel.release}")
+        build.programs()
+        guest = image.small(kernel, build.agent(), build.module(kernel))
+        _built[series] = Built(kernel, guest, accel.choose(kernel))
+    return _built[series]
+
+
+class Setup:
+    """Owns processes, namespace, files; leaving it ends all of them."""
+
+    def __init__(self, plan: Plan, logs: Path):
+        self.plan, self.logs = plan, logs
+        self.built = prepare(plan.kernel)
+        logs.mkdir(parents=True, exist_ok=True)
+        self._sockets = Path(tempfile.mkdtemp(prefix="selfmigrate-lab-"))
+        self.network = Network(plan.nics, plan.link)
+        self.namespace = self.network.namespace
+        self.machines: list[Machine] = []
+        self.shape = Shape(plan.vcpus, plan.memory_mib, self.built.accel,
+                           "host" if self.built.accel == accel.KVM else Shape.cpu)
+        self.disk = self._make_disk("shared", plan.disk) if plan.disk else None
+        self._landing: Path | None = None
+        self._closers: list[Any] = []
+
+    def __enter__(self) -> "Setup":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for part in reversed(self._closers):
+            part.close()
+        for machine in self.machines:
+            machine.close()
+        self.network.close()
+        shutil.rmtree(self._sockets, ignore_errors=True)
+        for leftover in self.logs.glob("*.img"):
+            leftover.unlink()
+
+    def own(self, part: Any) -> Any:
+        """Ends `part` (by its close) together with the setup."""
+        self._closers.append(part)
+        return part
+
+    def _make_disk(self, name: str, model: str) -> Disk:
+        file = self.logs / f"{name}.img"
+        with open(file, "wb") as content:
+            content.truncate(self.plan.disk_mib << 20)
+        self.namespace.run("mke2fs", "-q", "-t", "ext4", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(file))
+        return Disk(file, f"lab-{name}", model)
+
+    def other_disk(self) -> Disk:
+        """A disk that looks like the shared one and is another."""
+        assert self.plan.disk
+        return replace(self._make_disk("other", self.plan.disk), serial="lab-shared")
+
+    def tap(self, machine: str, nic: int) -> str:
+        return f"{machine}{nic}"
+
+    def _nics(self, machine: str, number: int) -> list[Nic]:
+        """Machine `number`'s cards: service first, migration last (the same one when there is one)."""
+        return [Nic(self.network.add_tap(machine, nic), f"52:54:00:00:0{nic}:{number:02x}", self.plan.nic_model)
+                for nic in range(self.plan.nics)]
+
+    def stay(self, number: int) -> str:
+        return self.network.stay_address(number)
+
+    @property
+    def source(self) -> Machine:
+        return self.machines[0]
+
+    def boot_source(self, name: str = "source", append: tuple[str, ...] = (), shape: Shape | None = None) -> Machine:
+        """The guest's first VM, booted and answering."""
+        nics = self._nics(name, 1)
+        service = [f"{self.stay(1)}/{PREFIX}"] if self.plan.nics == 1 else []
+        arguments = [f"lab.name={name}", f"lab.follow={FOLLOW}",
+                     f"lab.nic={','.join([nics[0].mac, *service, f'{FOLLOW}/{PREFIX}'])}", *append]
+        if self.plan.nics == 2:
+            arguments.append(f"lab.nic={nics[1].mac},{self.stay(1)}/{PREFIX}")
+        if self.disk:
+            arguments.append("lab.disk=1")
+        machine = self._start(name, shape or self.shape, Boot(self.built.kernel.image, self.built.guest, arguments),
+                              nics, self.disk)
+        machine.commands.wait_ready(BOOT_TIMEOUT_S)
+        return machine
+
+    def _start(self, name: str, shape: Shape, boot: Boot, nics: list[Nic], disk: Disk | None) -> Machine:
+        machine = Machine(name, shape, boot, nics, disk, self.namespace, self.logs, self._sockets)
+        self.machines.append(machine)
+        return machine
+
+    def landing_image(self) -> Path:
+        """The target's initramfs, made by the guest itself (once a setup) and brought out over SSH."""
+        if self._landing is None:
+            self.source.commands.run(f"selfmigrate landing-image -o {LANDING_IMAGE}", timeout_s=120)
+            content = fetch(self.namespace, FOLLOW, LANDING_IMAGE)
+            self.source.commands.run(f"rm {LANDING_IMAGE}")
+            if not content:
+                raise LabError("the landing image came out of the guest empty")
+            self._landing = self.logs / "landing.img"
+            self._landing.write_bytes(content)
+        return self._landing
+
+    def boot_target(self, number: int = 2, *, name: str | None = None, shape: Shape | None = None,
+                    kernel: kernels.Kernel | None = None, landing: Path | None = None, disk: Disk | None = None,
+                    without_disk: bool = False, append: tuple[str, ...] = ()) -> Machine:
+        """A VM in its landing environment, waiting for a guest."""
+        name = name or f"target{number if number > 2 else ''}"
+        nics = self._nics(name, number)
+        arguments = [f"selfmigrate.net={nics[-1].mac},{self.stay(number)}/{PREFIX}",
+                     f"selfmigrate.listen={self.stay(number)}", "selfmigrate.insecure", *append]
+        boot = Boot((kernel or self.built.kernel).image, landing or self.landing_image(), arguments, reboots=True)
+        machine = self._start(name, shape or self.shape, boot, nics, None if without_disk else disk or self.disk)
+        self.wait_listening(machine)
+        return machine
+
+    def wait_listening(self, machine: Machine, after: int = 0) -> None:
+        """Until the target waits for a guest, as its console says."""
+        machine.wait_console(LISTENING, BOOT_TIMEOUT_S, after)
+
+    def move(self, number: int, *options: str, told: Callable[[str], None] | None = None) -> Session:
+        """Starts `selfmigrate to` in the guest, over SSH as a person would."""
+        command = " ".join(["selfmigrate", "to", self.stay(number), "--insecure", *options])
+        return self.own(Session(self.namespace, FOLLOW, command, told))
+
+    def arrived(self, origin: Machine, target: Machine) -> None:
+        """The guest of `origin` now runs in `target`: its programs answer on that VM's ports."""
+        target.commands.continue_from(origin.commands)
+
+    @staticmethod
+    def client_address() -> str:
+        return CLIENT
+
+
+def logs_folder(parent: Path, what: str) -> Path:
+    """A new folder for one run's consoles and logs."""
+    folder = parent / f"{time.strftime('%Y%m%d-%H%M%S')}-{what}"
+    number = 1
+    while folder.exists():
+        number += 1
+        folder = parent / f"{time.strftime('%Y%m%d-%H%M%S')}-{what}-{number}"
+    folder.mkdir(parents=True)
+    return folder
+
+
+__all__ = ["Built", "Plan", "Setup", "logs_folder", "netns", "prepare"]
