@@ -1,0 +1,475 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * chardev.c - /dev/selfmigrate: one table of ioctls, and what closing means.
+ *
+ * Closing the owner's file before commit undoes everything; in GIVEN and CLONE
+ * it changes nothing, and another file may adopt the move.
+ */
+#include <linux/capability.h>
+#include <linux/clocksource.h>
+#include <linux/fs.h>
+#include <linux/kernel.h>
+#include <linux/miscdevice.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/panic.h>
+#include <linux/sched.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+#include <linux/utsname.h>
+#include <linux/vmalloc.h>
+#include <linux/vmstat.h>
+#include <asm/tsc.h>
+
+#include "smig.h"
+#include "symbols.h"
+
+/* One batch at a time, under smig.lock. */
+static u64 batch_pfns[SMIG_MAX_BATCH];
+static u8 batch_status[SMIG_MAX_BATCH];
+
+static void set_state(enum smig_state state)
+{
+	WRITE_ONCE(smig.state, state);
+}
+
+static void pin(void)
+{
+	if (!smig.pinned)
+		__module_get(THIS_MODULE);
+	smig.pinned = true;
+}
+
+static void become_idle(void)
+{
+	smig_main_let_in();
+	smig.owner = NULL;
+	smig.owner_pid = 0;
+	set_state(SMIG_STATE_IDLE);
+	if (smig.pinned)
+		module_put(THIS_MODULE);
+	smig.pinned = false;
+}
+
+static int do_info(struct file *file, void *data)
+{
+	struct smig_info *arg = data;
+	int ret = 0;
+
+	if (arg->flags)
+		return -EINVAL;
+	if (smig.state == SMIG_STATE_IDLE)
+		ret = smig_ram_scan();
+	if (ret)
+		return ret;
+	arg->abi_version = SMIG_ABI_VERSION;
+	arg->vcpus = num_present_cpus();
+	arg->page_table_levels = pgtable_l5_enabled() ? 5 : 4;
+	arg->nr_ranges = smig_ram.nr;
+	arg->tsc_khz = tsc_khz;
+	arg->top_pfn = smig_ram.top_pfn;
+	arg->ram_pages = smig_ram.pages;
+	arg->free_pages = global_zone_page_state(NR_FREE_PAGES);
+	strscpy(arg->release, init_utsname()->release, sizeof(arg->release));
+	strscpy(arg->version, init_utsname()->version, sizeof(arg->version));
+	strscpy(arg->clocksource, (*smig_var.curr_clocksource)->name, sizeof(arg->clocksource));
+	strscpy(arg->source_id, SMIG_SOURCE_ID, sizeof(arg->source_id));
+	memcpy(arg->ranges, smig_ram.range, sizeof(arg->ranges));
+	return 0;
+}
+
+static int do_status(struct file *file, void *data)
+{
+	struct smig_status *arg = data;
+
+	if (arg->flags)
+		return -EINVAL;
+	arg->state = READ_ONCE(smig.state);
+	arg->failed_step = READ_ONCE(smig.failed_step);
+	arg->failed_errno = READ_ONCE(smig.failed_errno);
+	arg->owner_pid = READ_ONCE(smig.owner_pid);
+	smig_fence_net_counts(&arg->tx_dropped, &arg->rx_dropped);
+	return 0;
+}
+
+static int do_begin(struct file *file, void *data)
+{
+	struct smig_begin *arg = data;
+	bool source = arg->role == SMIG_ROLE_SOURCE;
+	int ret;
+
+	if (arg->flags || arg->reserved || (!source && arg->role != SMIG_ROLE_TARGET))
+		return -EINVAL;
+	if (smig.owner)
+		return -EBUSY;
+	if (smig.state == SMIG_STATE_IDLE) {
+		ret = smig_ram_scan() ?: smig_main_shut_out();
+		if (ret)
+			return ret;
+		smig.failed_step = 0;
+		smig.failed_errno = 0;
+		set_state(source ? SMIG_STATE_SOURCE : SMIG_STATE_TARGET);
+	} else if (smig.state != (source ? SMIG_STATE_GIVEN : SMIG_STATE_CLONE)) {
+		return -EBADFD;
+	}
+	smig.owner = file;
+	smig.owner_pid = task_tgid_nr(current);
+	return 0;
+}
+
+static int do_flows(struct file *file, void *data)
+{
+	const struct smig_flows *arg = data;
+
+	if (arg->flags)
+		return -EINVAL;
+	return smig_fence_net_set_flows(arg);
+}
+
+static int do_exempt(struct file *file, void *data)
+{
+	const struct smig_plain *arg = data;
+
+	if (arg->flags & ~SMIG_EXEMPT_CLEAR)
+		return -EINVAL;
+	/* a task's flags are its own to change */
+	if (arg->flags & SMIG_EXEMPT_CLEAR)
+		current->flags &= ~PF_NOFREEZE;
+	else
+		current->flags |= PF_NOFREEZE;
+	return 0;
+}
+
+static int do_census(struct file *file, void *data)
+{
+	struct smig_census *arg = data;
+
+	if (arg->flags & ~SMIG_CENSUS_ZERO)
+		return -EINVAL;
+	memset(arg->pages, 0, sizeof(arg->pages));
+	arg->zero_pages = 0;
+	smig_ram_census(arg->pages, arg->flags & SMIG_CENSUS_ZERO ? &arg->zero_pages : NULL);
+	return 0;
+}
+
+static int do_prepare(struct file *file, void *data)
+{
+	struct smig_prepare *arg = data;
+
+	if (arg->flags || arg->extra_shadow_pages > smig_ram.pages || arg->spare_pages > smig_ram.pages)
+		return -EINVAL;
+	return smig_image_prepare(arg);
+}
+
+static int do_capture(struct file *file, void *data)
+{
+	struct smig_capture *arg = data;
+	int ret;
+
+	if (arg->flags || arg->image_bitmap_bytes % 8 ||
+	    arg->image_bitmap_bytes * 8 < smig_ram.top_pfn)
+		return -EINVAL;
+	if (!thread_group_empty(current) || !(current->mm->def_flags & VM_LOCKED)) {
+		pr_err("CAPTURE needs a caller with one thread and all memory locked\n");
+		return -EINVAL;
+	}
+	ret = smig_image_capture(arg);
+	if (ret)
+		return ret;
+	pin();
+	if (arg->role == SMIG_ROLE_TARGET) {
+		set_state(SMIG_STATE_CLONE);
+		return 0;
+	}
+	set_state(SMIG_STATE_CAPTURED);
+	ret = smig_image_bitmap_to_user(arg->image_bitmap, arg->image_bitmap_bytes);
+	if (ret) {
+		smig_image_thaw_source();
+		set_state(SMIG_STATE_SOURCE);
+	}
+	return ret;
+}
+
+static int get_batch(u64 pfns, u32 nr)
+{
+	if (!nr || nr > SMIG_MAX_BATCH)
+		return -EINVAL;
+	return copy_from_user(batch_pfns, u64_to_user_ptr(pfns), nr * sizeof(u64)) ? -EFAULT : 0;
+}
+
+static int do_read(struct file *file, void *data)
+{
+	struct smig_read *arg = data;
+	int ret;
+
+	if (arg->flags)
+		return -EINVAL;
+	ret = get_batch(arg->pfns, arg->nr);
+	if (ret)
+		return ret;
+	ret = smig_image_read(batch_pfns, batch_status, arg->nr, u64_to_user_ptr(arg->data), &arg->nr_data);
+	if (ret)
+		return ret;
+	return copy_to_user(u64_to_user_ptr(arg->status), batch_status, arg->nr) ? -EFAULT : 0;
+}
+
+static int do_verify(struct file *file, void *data)
+{
+	const struct smig_plain *arg = data;
+
+	return arg->flags ? -EINVAL : smig_image_verify();
+}
+
+/*
+ * From here the guest is the target's.  A panic must not reboot this VM into
+ * the shared disk, nor may a person's ctrl-alt-del.
+ */
+static int do_commit(struct file *file, void *data)
+{
+	const struct smig_plain *arg = data;
+
+	if (arg->flags)
+		return -EINVAL;
+	panic_timeout = 0;
+	if (smig_var.ctrl_alt_del)
+		*smig_var.ctrl_alt_del = 0;
+	set_state(SMIG_STATE_GIVEN);
+	return 0;
+}
+
+static int do_thaw(struct file *file, void *data)
+{
+	const struct smig_plain *arg = data;
+
+	if (arg->flags)
+		return -EINVAL;
+	smig_image_thaw_source();
+	set_state(SMIG_STATE_SOURCE);
+	return 0;
+}
+
+static int do_land(struct file *file, void *data)
+{
+	struct smig_land *arg = data;
+	int ret;
+
+	if (arg->flags || arg->reserve_pages > smig_ram.pages)
+		return -EINVAL;
+	set_state(SMIG_STATE_TARGET);
+	ret = smig_land_hold(arg);
+	return ret;
+}
+
+static int do_image(struct file *file, void *data)
+{
+	const struct smig_image *arg = data;
+	unsigned long *bitmap;
+	u64 bytes = BITS_TO_LONGS(smig_ram.top_pfn) * sizeof(long);
+	int ret;
+
+	if (arg->flags || arg->image_bitmap_bytes != bytes)
+		return -EINVAL;
+	bitmap = vmemdup_user(u64_to_user_ptr(arg->image_bitmap), bytes);
+	if (IS_ERR(bitmap))
+		return PTR_ERR(bitmap);
+	set_state(SMIG_STATE_TARGET);
+	ret = smig_land_image(&arg->header, bitmap);
+	kvfree(bitmap);
+	if (!ret)
+		set_state(SMIG_STATE_LANDED);
+	return ret;
+}
+
+static int do_place(struct file *file, void *data)
+{
+	struct smig_place *arg = data;
+	int ret;
+
+	if ((arg->flags & ~SMIG_PLACE_ZERO) || arg->reserved)
+		return -EINVAL;
+	ret = get_batch(arg->pfns, arg->nr);
+	if (ret)
+		return ret;
+	return smig_land_place(batch_pfns, arg->nr,
+			       arg->flags & SMIG_PLACE_ZERO ? NULL : u64_to_user_ptr(arg->data),
+			       &arg->distinct_placed);
+}
+
+static int do_jump(struct file *file, void *data)
+{
+	struct smig_jump *arg = data;
+	void *blob;
+	int ret;
+
+	if (arg->flags || arg->handover_len > SMIG_HANDOVER_LEN)
+		return -EINVAL;
+	blob = memdup_user(u64_to_user_ptr(arg->handover), arg->handover_len);
+	if (IS_ERR(blob))
+		return PTR_ERR(blob);
+	arg->failed_step = 0;
+	ret = smig_jump(arg, blob, &arg->failed_step);
+	kfree(blob);
+	return ret;
+}
+
+static int do_release(struct file *file, void *data)
+{
+	struct smig_release *arg = data;
+
+	if (arg->flags)
+		return -EINVAL;
+	smig_image_release_clone(arg->clone_us, &arg->fence_open_mono_ns);
+	become_idle();
+	return 0;
+}
+
+#define IN(state) (1u << SMIG_STATE_##state)
+#define ANYBODY 0	/* any file, any state */
+
+static const struct smig_ioctl {
+	unsigned int command;
+	size_t size;
+	unsigned int states;	/* in which the owner may call it */
+	bool unlocked;
+	int (*call)(struct file *file, void *data);
+} ioctls[] = {
+	{ SMIG_IOC_INFO, sizeof(struct smig_info), ANYBODY, false, do_info },
+	{ SMIG_IOC_STATUS, sizeof(struct smig_status), ANYBODY, true, do_status },
+	{ SMIG_IOC_BEGIN, sizeof(struct smig_begin), ANYBODY, false, do_begin },
+	{ SMIG_IOC_EXEMPT, sizeof(struct smig_plain), ANYBODY, true, do_exempt },
+	{ SMIG_IOC_FLOWS, sizeof(struct smig_flows), IN(SOURCE) | IN(CLONE), false, do_flows },
+	{ SMIG_IOC_CENSUS, sizeof(struct smig_census), IN(SOURCE), false, do_census },
+	{ SMIG_IOC_PREPARE, sizeof(struct smig_prepare), IN(SOURCE), false, do_prepare },
+	{ SMIG_IOC_CAPTURE, sizeof(struct smig_capture), IN(SOURCE), false, do_capture },
+	{ SMIG_IOC_READ, sizeof(struct smig_read), IN(CAPTURED) | IN(GIVEN), false, do_read },
+	{ SMIG_IOC_VERIFY, sizeof(struct smig_plain), IN(CAPTURED), false, do_verify },
+	{ SMIG_IOC_COMMIT, sizeof(struct smig_plain), IN(CAPTURED), false, do_commit },
+	{ SMIG_IOC_THAW, sizeof(struct smig_plain), IN(CAPTURED), false, do_thaw },
+	{ SMIG_IOC_LAND, sizeof(struct smig_land), IN(TARGET) | IN(LANDED), false, do_land },
+	{ SMIG_IOC_IMAGE, sizeof(struct smig_image), IN(TARGET) | IN(LANDED), false, do_image },
+	{ SMIG_IOC_PLACE, sizeof(struct smig_place), IN(LANDED), false, do_place },
+	{ SMIG_IOC_JUMP, sizeof(struct smig_jump), IN(LANDED), false, do_jump },
+	{ SMIG_IOC_RELEASE, sizeof(struct smig_release), IN(CLONE), false, do_release },
+};
+
+static int call_checked(const struct smig_ioctl *ioctl, struct file *file, void *data)
+{
+	int ret;
+
+	if (ioctl->unlocked)
+		return ioctl->call(file, data);
+	ret = mutex_lock_killable(&smig.lock);
+	if (ret)
+		return ret;
+	if (ioctl->states == ANYBODY)
+		ret = ioctl->call(file, data);
+	else if (smig.owner && smig.owner != file)
+		ret = -EBUSY;
+	else if (!smig.owner || !(ioctl->states & (1u << smig.state)))
+		ret = -EBADFD;
+	else
+		ret = ioctl->call(file, data);
+	mutex_unlock(&smig.lock);
+	return ret;
+}
+
+static long smig_ioctl(struct file *file, unsigned int command, unsigned long ptr)
+{
+	void __user *user = (void __user *)ptr;
+	const struct smig_ioctl *ioctl;
+	void *data;
+	u32 size;
+	int ret;
+
+	for (ioctl = ioctls; ioctl->command != command; )
+		if (++ioctl == ioctls + ARRAY_SIZE(ioctls))
+			return -ENOTTY;
+	if (!capable(CAP_SYS_ADMIN))
+		return -EPERM;
+	if (get_user(size, (u32 __user *)user))
+		return -EFAULT;
+	if (size < sizeof(struct smig_plain))
+		return -EINVAL;
+	if (size > PAGE_SIZE)
+		return -E2BIG;
+	data = kzalloc(ioctl->size, GFP_KERNEL);
+	if (!data)
+		return -ENOMEM;
+	ret = copy_struct_from_user(data, ioctl->size, user, size);
+	if (ret)
+		goto free_data;
+	ret = call_checked(ioctl, file, data);
+	/* out fields carry figures also when a call fails */
+	((struct smig_plain *)data)->size = size;
+	if (copy_to_user(user, data, min_t(size_t, size, ioctl->size)) && !ret)
+		ret = -EFAULT;
+free_data:
+	kfree_sensitive(data);
+	return ret;
+}
+
+static int smig_open(struct inode *inode, struct file *file)
+{
+	return capable(CAP_SYS_ADMIN) ? nonseekable_open(inode, file) : -EPERM;
+}
+
+static int smig_release(struct inode *inode, struct file *file)
+{
+	mutex_lock(&smig.lock);
+	if (smig.owner == file) {
+		smig.owner = NULL;
+		smig.owner_pid = 0;
+		switch (smig.state) {
+		case SMIG_STATE_CAPTURED:
+			pr_info("the agent let go before commit: the guest goes on here\n");
+			smig_image_thaw_source();
+			become_idle();
+			break;
+		case SMIG_STATE_SOURCE:
+			smig_image_drop();
+			smig_fence_net_set_flows(NULL);
+			become_idle();
+			break;
+		case SMIG_STATE_TARGET:
+		case SMIG_STATE_LANDED:
+			smig_land_give_back();
+			become_idle();
+			break;
+		case SMIG_STATE_GIVEN:
+		case SMIG_STATE_CLONE:
+			/* whoever froze may end; an adopter takes the freezer's role */
+			current->flags &= ~PF_SUSPEND_TASK;
+			pr_info("the agent let go of a guest that is not free to run: waiting for another\n");
+			break;
+		case SMIG_STATE_IDLE:
+			break;
+		}
+	}
+	mutex_unlock(&smig.lock);
+	return 0;
+}
+
+static const struct file_operations smig_fops = {
+	.owner = THIS_MODULE,
+	.open = smig_open,
+	.release = smig_release,
+	.unlocked_ioctl = smig_ioctl,
+	.llseek = noop_llseek,
+};
+
+static struct miscdevice smig_device = {
+	.minor = MISC_DYNAMIC_MINOR,
+	.name = SMIG_DEVICE_NAME,
+	.mode = 0600,
+	.fops = &smig_fops,
+};
+
+int smig_chardev_register(void)
+{
+	return misc_register(&smig_device);
+}
+
+void smig_chardev_unregister(void)
+{
+	misc_deregister(&smig_device);
+}

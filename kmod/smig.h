@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * smig.h - what the module's files tell each other.
+ *
+ * There is one move at a time; its state is `smig`, guarded by smig.lock (a
+ * mutex held over every ioctl that changes it).  On the clone the same object
+ * goes on: it is part of the image.
+ */
+#ifndef SMIG_H
+#define SMIG_H
+
+#ifdef pr_fmt
+#undef pr_fmt
+#endif
+#define pr_fmt(fmt) "selfmigrate: " fmt
+
+#include <linux/mutex.h>
+#include <linux/pm.h>
+#include <linux/types.h>
+
+#include "selfmigrate.h"
+
+struct file;
+struct page;
+
+/* The page of the image through which the target speaks to the clone. */
+#define SMIG_HANDOVER_MAGIC 0x68616e646f766572ULL
+struct smig_handover {
+	u64 magic;
+	u64 valid;
+	u64 source_mono_ns;	/* CLOCK_MONOTONIC of the source at target_tsc */
+	u64 target_tsc;
+	u64 target_tsc_khz;
+	u64 jump_tsc;		/* when the trampoline was entered */
+	u64 landing_us[SMIG_STEP_SLOTS];
+	u64 placed_direct;
+	u64 placed_copied;
+	u32 blob_len;
+	u32 reserved;
+	u8 entropy[SMIG_ENTROPY_LEN];
+	u8 blob[SMIG_HANDOVER_LEN];
+};
+
+/* Times of one descent into suspension and the way back. */
+struct smig_times {
+	u64 last_tsc;
+	u64 us[SMIG_STEP_SLOTS];
+};
+
+struct smig_move {
+	struct mutex lock;
+	enum smig_state state;
+	struct file *owner;		/* NULL: nobody, or the owner closed in GIVEN or CLONE */
+	pid_t owner_pid;
+	u32 failed_step;
+	s32 failed_errno;
+	bool tasks_frozen;		/* user space and kernel threads stay frozen after a capture */
+	bool pinned;			/* the module holds a reference to itself */
+	bool shut_out;			/* suspend, kexec and CPU hotplug are refused */
+};
+extern struct smig_move smig;
+
+/* main.c */
+int smig_main_shut_out(void);
+void smig_main_let_in(void);
+void smig_main_own_pm(bool own);
+
+/* chardev.c */
+int smig_chardev_register(void);
+void smig_chardev_unregister(void);
+
+/* ram.c: System RAM and the class of a frame */
+struct smig_ram {
+	unsigned int nr;
+	struct smig_pfn_range range[SMIG_MAX_RAM_RANGES];
+	u64 pages;
+	u64 top_pfn;
+};
+extern struct smig_ram smig_ram;
+int smig_ram_scan(void);
+size_t smig_ram_bitmap_bytes(void);
+bool smig_ram_contains(u64 pfn);
+enum smig_class smig_ram_classify(struct page *page, bool frozen);
+unsigned long smig_ram_free_run(struct page *page, unsigned long pfn, unsigned long end);
+void smig_ram_census(u64 *pages, u64 *zero_pages);
+int smig_ram_window_init(void);
+void smig_ram_window_exit(void);
+const void *smig_ram_map(unsigned long pfn);
+
+/* image.c: shadow, capture, reading of the image */
+int smig_image_prepare(struct smig_prepare *arg);
+void smig_image_drop(void);
+int smig_image_capture(struct smig_capture *arg);
+int smig_image_read(const u64 *pfns, u8 *status, u32 nr, void __user *data, u32 *nr_data);
+int smig_image_verify(void);
+int smig_image_bitmap_to_user(u64 ptr, u64 bytes);
+void smig_image_thaw_source(void);
+void smig_image_release_clone(u64 *us, u64 *open_ns);
+asmlinkage int smig_image_copy(void);
+
+/* freeze.c: the way down to one quiet CPU, and back */
+enum smig_purpose { SMIG_FOR_CAPTURE, SMIG_FOR_JUMP };
+int smig_freeze_down(struct smig_times *t, enum smig_purpose purpose, u32 *failed_step);
+void smig_freeze_up(struct smig_times *t, pm_message_t message, bool new_machine);
+void smig_freeze_thaw(struct smig_times *t);
+void smig_freeze_times_start(struct smig_times *t);
+void smig_freeze_times_mark(struct smig_times *t, enum smig_step step);
+int smig_freeze_inject(enum smig_step step);
+
+/* clock.c: time goes on over the stop and over the jump */
+void smig_clock_before_suspend(void);
+void smig_clock_before_resume(const struct smig_handover *handover);
+void smig_clock_after_resume(void);
+u64 smig_clock_captured_mono_ns(void);
+
+/* fence_net.c, fence_disk.c */
+int smig_fence_net_install(void);
+void smig_fence_net_remove(void);
+void smig_fence_net_close(void);
+void smig_fence_net_open(void);
+void smig_fence_net_forget_flows(void);
+int smig_fence_net_set_flows(const struct smig_flows *flows);
+void smig_fence_net_counts(u64 *tx, u64 *rx);
+int smig_fence_disk_find(void);
+void smig_fence_disk_close(void);
+void smig_fence_disk_open(void);
+
+/* land.c: the target's memory */
+int smig_land_hold(struct smig_land *arg);
+int smig_land_image(const struct smig_image_header *header, const unsigned long *bitmap);
+int smig_land_place(const u64 *pfns, u32 nr, const void __user *data, u64 *distinct);
+void smig_land_give_back(void);
+bool smig_land_complete(void);
+void *smig_land_find(u64 pfn);
+void *smig_land_spare(void);
+u64 smig_land_copy_list(void);
+void smig_land_counts(u64 *direct, u64 *copied);
+const struct smig_image_header *smig_land_header(void);
+
+/* jump.c */
+int smig_jump(const struct smig_jump *arg, const void *blob, u32 *failed_step);
+void smig_jump_park(void);
+int smig_jump_wait_parked(unsigned int cpus);
+
+/* arch/x86/jump_64.S */
+struct smig_cpu_context {
+	u64 rsp, rbp, rbx, r12, r13, r14, r15, rflags;
+	u64 cr3;
+	u8 gdt[16];
+	u64 gs_base;
+} __packed;
+extern struct smig_cpu_context smig_cpu_context;
+asmlinkage int smig_arch_capture(void);
+void smig_arch_resume(void);
+asmlinkage void smig_arch_leave(u64 tables, u64 list, u64 resume, u64 cr3, u64 trampoline);
+extern char smig_arch_trampoline[], smig_arch_trampoline_end[];
+extern char smig_arch_park[], smig_arch_parked[];
+
+/* Copy list of the trampoline: pages of physical address pairs. */
+#define SMIG_COPY_PAIRS 255
+struct smig_copy_page {
+	u64 next;		/* physical, 0 ends */
+	u64 nr;
+	struct {
+		u64 to;
+		u64 from;
+	} pair[SMIG_COPY_PAIRS];
+};
+
+#endif

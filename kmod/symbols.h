@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * symbols.h - kernel functions that are not exported to modules.
+ *
+ * Each is a static call, patched once at load into a direct call: typed, and
+ * safe where indirect branch tracking forbids indirect calls to functions that
+ * do not begin with ENDBR.  Loading is refused, by name, if a required one is
+ * missing.
+ */
+#ifndef SMIG_SYMBOLS_H
+#define SMIG_SYMBOLS_H
+
+#include <linux/static_call.h>
+#include <linux/types.h>
+
+struct page;
+struct clocksource;
+
+/* name, return type, arguments */
+#define SMIG_REQUIRED_CALLS(X)						\
+	X(freeze_processes, int, (void))				\
+	X(thaw_processes, void, (void))					\
+	X(freeze_kernel_threads, int, (void))				\
+	X(thaw_kernel_threads, void, (void))				\
+	X(save_processor_state, void, (void))				\
+	X(restore_processor_state, void, (void))			\
+	X(pm_notifier_call_chain_robust, int, (unsigned long up, unsigned long down)) \
+	X(pm_notifier_call_chain, int, (unsigned long action))		\
+	X(pm_restrict_gfp_mask, void, (void))				\
+	X(pm_restore_gfp_mask, void, (void))				\
+	X(freeze_secondary_cpus, int, (int primary))			\
+	X(thaw_secondary_cpus, void, (void))				\
+	X(play_dead_common, void, (void))				\
+	X(cpuidle_pause, void, (void))					\
+	X(cpuidle_resume, void, (void))					\
+	X(walk_system_ram_range, int, (unsigned long pfn, unsigned long nr, void *arg, \
+		int (*fn)(unsigned long, unsigned long, void *)))	\
+	X(set_memory_x, int, (unsigned long addr, int nr))		\
+	X(set_memory_ro, int, (unsigned long addr, int nr))		\
+	X(set_memory_nx, int, (unsigned long addr, int nr))		\
+	X(set_memory_rw, int, (unsigned long addr, int nr))		\
+	X(lock_device_hotplug, void, (void))				\
+	X(unlock_device_hotplug, void, (void))				\
+	X(drain_local_pages, void, (void *zone))			\
+	X(lru_add_drain_all, void, (void))				\
+	X(kernel_page_present, bool, (struct page *page))
+
+/* These may be absent: then the static call does nothing and returns 0. */
+#define SMIG_OPTIONAL_CALLS(X)						\
+	X(arch_resume_nosmt, int, (void))				\
+	X(add_vmfork_randomness, void, (const void *id, size_t len))	\
+	X(crng_reseed, void, (void *work))				\
+	X(rcu_cpu_stall_reset, void, (void))				\
+	X(nr_blockdev_pages, long, (void))
+
+#define SMIG_DECLARE_CALL(name, ret, args)				\
+	typedef ret smig_fn_##name args;				\
+	DECLARE_STATIC_CALL(smig_##name, smig_fn_##name);
+SMIG_REQUIRED_CALLS(SMIG_DECLARE_CALL)
+SMIG_OPTIONAL_CALLS(SMIG_DECLARE_CALL)
+#undef SMIG_DECLARE_CALL
+
+/* smig_call(freeze_processes)() */
+#define smig_call(name) static_call(smig_##name)
+
+/* Kernel variables; the optional ones may be NULL. */
+struct smig_variables {
+	struct class *block_class;		/* required */
+	struct clocksource **curr_clocksource;	/* required */
+	struct clocksource **suspend_clocksource;
+	atomic_t *kexec_lock;
+	int *ctrl_alt_del;
+};
+extern struct smig_variables smig_var;
+
+int smig_symbols_resolve(void);
+
+#endif
