@@ -8,31 +8,25 @@
  * as far behind the real counter as time has passed, so the next real read
  * accounts for it, in every clock and for every timer, once.
  *
- * The persistent clock is ours as well: read by seconds from CMOS it would
- * inject sleep a second time, and wait for the RTC's update.
+ * What the kernel would add on its own, the sleep that the CMOS clock shows in
+ * whole seconds, is switched off: it would count the time twice.
  */
 #include <linux/clocksource.h>
 #include <linux/ktime.h>
 #include <linux/timekeeping.h>
 #include <asm/tsc.h>
-#include <asm/x86_init.h>
 
 #include "smig.h"
 #include "symbols.h"
 
 static struct clocksource *hooked;
 static u64 (*real_read)(struct clocksource *cs);
-static void (*real_wallclock)(struct timespec64 *now);
 static struct clocksource *saved_suspend_clocksource;
 static bool returning;		/* which way timekeeping goes */
 static u64 suspended_cycles;	/* the counter when timekeeping stopped */
 static u64 returned_cycles;	/* what timekeeping shall go on from */
 static u64 before_cycles;	/* a pair taken just before */
 static u64 before_mono_ns;
-static time64_t pretended_s;	/* pretended persistent clock */
-
-/* Any two stops pretend clocks that differ by more than the two seconds below which the kernel "corrects". */
-#define PRETENDED_STEP_S 100000
 
 static u64 hooked_read(struct clocksource *cs)
 {
@@ -40,16 +34,6 @@ static u64 hooked_read(struct clocksource *cs)
 		return returned_cycles;
 	suspended_cycles = real_read(cs);
 	return suspended_cycles;
-}
-
-/*
- * One nanosecond passes between the two reads of a suspension: enough for the
- * kernel to believe that sleep time was injected, so that the RTC class does not.
- */
-static void hooked_wallclock(struct timespec64 *now)
-{
-	now->tv_sec = pretended_s;
-	now->tv_nsec = returning ? 1 : 0;
 }
 
 static u64 cycles_to_ns(const struct clocksource *cs, u64 cycles)
@@ -71,9 +55,6 @@ void smig_clock_before_suspend(void)
 	before_cycles = real_read(hooked);
 	suspended_cycles = before_cycles;
 	returning = false;
-	pretended_s = pretended_s == PRETENDED_STEP_S ? 2 * PRETENDED_STEP_S : PRETENDED_STEP_S;
-	real_wallclock = x86_platform.get_wallclock;
-	x86_platform.get_wallclock = hooked_wallclock;
 	if (smig_var.suspend_clocksource) {
 		saved_suspend_clocksource = *smig_var.suspend_clocksource;
 		*smig_var.suspend_clocksource = NULL;
@@ -97,6 +78,9 @@ void smig_clock_before_resume(const struct smig_handover *handover)
 	u64 passed_ns, mono_ns, cycles;
 
 	returning = true;
+	/* a sleep that ends before it began is not injected, nor is one that needs no timing */
+	smig_var.timekeeping_suspend_time->tv_sec = TIME64_MAX;
+	*smig_var.suspend_timing_needed = false;
 	if (!handover) {
 		returned_cycles = suspended_cycles;
 		return;
@@ -117,7 +101,6 @@ void smig_clock_before_resume(const struct smig_handover *handover)
 void smig_clock_after_resume(void)
 {
 	WRITE_ONCE(hooked->read, real_read);
-	x86_platform.get_wallclock = real_wallclock;
 	if (smig_var.suspend_clocksource)
 		*smig_var.suspend_clocksource = saved_suspend_clocksource;
 }

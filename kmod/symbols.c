@@ -66,6 +66,8 @@ int smig_symbols_resolve(void)
 
 	smig_var.block_class = (void *)lookup("block_class", true, &missing);
 	smig_var.curr_clocksource = (void *)lookup("curr_clocksource", true, &missing);
+	smig_var.timekeeping_suspend_time = (void *)lookup("timekeeping_suspend_time", true, &missing);
+	smig_var.suspend_timing_needed = (void *)lookup("suspend_timing_needed", true, &missing);
 	smig_var.suspend_clocksource = (void *)lookup("suspend_clocksource", false, &missing);
 	smig_var.kexec_lock = (void *)lookup("__kexec_lock", false, &missing);
 	smig_var.ctrl_alt_del = (void *)lookup("C_A_D", false, &missing);

@@ -11,6 +11,7 @@
 #define SMIG_SYMBOLS_H
 
 #include <linux/static_call.h>
+#include <linux/time64.h>
 #include <linux/types.h>
 
 struct page;
@@ -67,6 +68,8 @@ SMIG_OPTIONAL_CALLS(SMIG_DECLARE_CALL)
 struct smig_variables {
 	struct class *block_class;		/* required */
 	struct clocksource **curr_clocksource;	/* required */
+	struct timespec64 *timekeeping_suspend_time;	/* required */
+	bool *suspend_timing_needed;		/* required */
 	struct clocksource **suspend_clocksource;
 	atomic_t *kexec_lock;
 	int *ctrl_alt_del;
