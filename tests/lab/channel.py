@@ -75,7 +75,7 @@ class Commands:
         """Output of `script`; LabError when it fails."""
         status, output = self.attempt(script, timeout_s)
         if status != 0:
-            raise LabError(f"in the guest: {script!r} ended with {status}: {output.strip()}")
+            raise LabError(f"in the guest: {script!r} ended with {status}: {output.strip()[-500:]}")
         return output
 
     def continue_from(self, other: "Commands") -> None:

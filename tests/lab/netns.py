@@ -61,9 +61,10 @@ class Namespace:
         return done.stdout
 
     def popen(self, command: list[str], **options: Any) -> subprocess.Popen:
-        """Starts a program inside.  It is killed when this process ends, however that comes about."""
+        """Starts a program inside.  Ctrl-C at the terminal does not reach it; it is killed when this process
+        ends, however that comes about."""
         with self.entered():
-            return subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *command], **options)
+            return subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *command], start_new_session=True, **options)
 
 
 def end(process: subprocess.Popen | None, patience_s: float = 3) -> None:

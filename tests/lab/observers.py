@@ -66,9 +66,18 @@ class Pinger(_Program):
         self.trace = trace
 
     def finish(self) -> dict[str, Any]:
+        """Counts, and the longest time without an answer in the whole trace."""
         assert self.process.stdin
         self.process.stdin.close()
         return self._answer(20)
+
+    def longest_gap(self, since_ns: int) -> tuple[int, int]:
+        """The longest time between two answers of which the later arrived after `since_ns`: (start, end)."""
+        arrivals = [int(line.partition(",")[0]) for line in self.trace.read_text().splitlines()[1:]]
+        gaps = [(start, end) for start, end in zip(arrivals, arrivals[1:]) if end > since_ns]
+        if not gaps:
+            raise LabError("no datagram was answered after the move began")
+        return max(gaps, key=lambda gap: gap[1] - gap[0])
 
 
 class RedisClient(_Program):

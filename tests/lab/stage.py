@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One move, staged from nothing: boot, fill, watch, move, judge."""
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable
+
+from .errors import LabError, Timeout
+from .frozen import FrozenWatch
+from .observers import TapWatch
+from .setup import Plan, Setup
+from .workload import Kind, Workload
+
+MODES = ("stop-copy",)
+REPORT = "/run/move.json"
+MOVE_TIMEOUT_S = 300
+WARM_S = 2.0  # watched before the move
+SETTLE_S = 3.0  # and after it
+FROM_REPORT = ("total_ms", "pages_in_use", "pages_zero", "pages_sent", "stop_image_pages", "stop_phases_ms")
+
+Tell = Callable[[str], None]
+
+
+@dataclass
+class Outcome:
+    """What became of one move; `figures` is one object of the demo's JSON."""
+
+    figures: dict[str, Any]
+    reasons: list[str] = field(default_factory=list)
+    report: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def moved(self) -> bool:
+        return not self.reasons
+
+
+def _figures(plan: Plan, mode: str, kind: Kind) -> dict[str, Any]:
+    return {"verdict": "failed", "mode": mode, "kernel": plan.kernel, "vcpus": plan.vcpus,
+            "memory_mib": plan.memory_mib, "link": plan.link, "nics": plan.nics, "workload": kind.name}
+
+
+def run(plan: Plan, mode: str, kind: Kind, logs: Path, tell: Tell, quote: Tell) -> Outcome:
+    """Stages one move.  `tell` gets what the lab does, `quote` what `selfmigrate to` prints in the guest."""
+    outcome = Outcome(_figures(plan, mode, kind))
+    try:
+        with Setup(plan, logs) as setup:
+            try:
+                _run(setup, outcome, mode, kind, tell, quote)
+            finally:
+                if outcome.reasons or not outcome.report:
+                    for machine in setup.machines:
+                        machine.dump(logs)
+    except (LabError, OSError) as error:
+        outcome.reasons.append(str(error))
+    outcome.figures["verdict"] = "moved" if outcome.moved else "failed"
+    outcome.figures["reason"] = "; ".join(outcome.reasons) or None
+    return outcome
+
+
+def _run(setup: Setup, outcome: Outcome, mode: str, kind: Kind, tell: Tell, quote: Tell) -> None:
+    plan = setup.plan
+    tell(f"booting the source: {plan.vcpus} vCPU, {plan.memory_mib} MiB, kernel {setup.built.kernel.release}, "
+         f"accelerator {setup.built.accel.split(',')[0]}")
+    source = setup.boot_source()
+    tell("the guest is up; filling Redis" if kind.name == "redis" else f"the guest is up; starting the {kind.name}")
+    workload = Workload(setup, kind)
+    workload.start()
+    tell("making the target's landing image inside the guest")
+    setup.landing_image()
+    tell("booting the target into it")
+    target = setup.boot_target()
+
+    stays = [setup.stay(1), setup.stay(2)]
+    tap = setup.own(TapWatch(setup.namespace, setup.tap("source", setup.network.migration_nic),
+                             setup.logs / "source-tap.csv", stays))
+    service_tap = tap if plan.nics == 1 else setup.own(
+        TapWatch(setup.namespace, setup.tap("source", 0), setup.logs / "source-service-tap.csv", stays))
+    workload.before_move()
+    watch = setup.own(FrozenWatch(source))
+    tell("a client outside reads and writes on one TCP connection, another pings every millisecond")
+    time.sleep(WARM_S)
+
+    before = tap.count()
+    began_ns = time.monotonic_ns()
+    tell(f"in the guest: selfmigrate to {setup.stay(2)} --mode {mode}")
+    session = setup.move(2, "--mode", mode, "--keep-source", "--json", REPORT, told=quote)
+    status = session.wait(MOVE_TIMEOUT_S)
+    after = tap.count()
+    if status != 0:
+        outcome.reasons.append(f"selfmigrate to ended with {status}: {_last_words(session.text)}")
+        return
+    tell("the command has returned; watching on")
+    workload.moved_to(target)
+    time.sleep(SETTLE_S)
+    workload.check()
+    outcome.report = json.loads(target.commands.run(f"cat {REPORT}"))
+    tell("reading back every key")
+    seen = workload.finish()
+    pings, client = seen["pings"], seen["client"]
+
+    gap_start_ns, gap_end_ns = workload.pinger.longest_gap(began_ns)
+    commit_ns = gap_end_ns  # the guest was heard from its new place, so the commit was before
+    blackout_ms = (gap_end_ns - gap_start_ns) / 1e6
+    service_tap.count()
+    if tap is not service_tap:
+        tap.count()
+    frames = [one for watched in {tap, service_tap} for one in watched.frames("from_guest", "service")
+              if one[0] > commit_ns]
+    frozen, complaints = watch.judge(commit_ns, len(frames))
+    workload.shut_down()
+
+    outcome.reasons += workload.reasons + complaints
+    if outcome.report.get("verdict") != "moved":
+        outcome.reasons.append(f"the report's verdict is {outcome.report.get('verdict')}")
+    outcome.figures.update({key: outcome.report.get(key) for key in FROM_REPORT})
+    outcome.figures.update({
+        "udp_gap_ms": blackout_ms, "tcp_gap_ms": client["longest_gap_ms"],
+        "blackout_ms": blackout_ms, "pinger_lateness_ms": pings["own_lateness_ms"],
+        "bytes_sent": after["from_guest_migration"]["bytes"] - before["from_guest_migration"]["bytes"],
+        "bytes_received": after["to_guest_migration"]["bytes"] - before["to_guest_migration"]["bytes"],
+        "stop_ms": outcome.report.get("stop_ms"), "client_answers": client["answers"],
+        "acknowledged_writes": client["writes"], "source_after_commit": frozen})
+
+
+def _last_words(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "it said nothing"
+
+
+__all__ = ["MODES", "Outcome", "Timeout", "run"]
