@@ -49,6 +49,7 @@ struct NetworkPlan {
     unsigned stay_prefix = 0;
     unsigned stay_index = 0;
     std::string stay_interface;
+    std::string stay_bus_path;  // of the NIC that stay_interface is or stands on
     std::vector<FollowAddress> follow;
     std::vector<Nic> nics;  // every NIC of the guest that has a device
 };
