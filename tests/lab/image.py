@@ -19,7 +19,7 @@ from .paths import LAB, OUT, PROGRAMS
 # Modules a guest may need; their dependencies come along.
 MODULES = ("virtio_pci", "virtio_net", "virtio_blk", "virtio_console", "e1000", "nvme", "ext4", "crc32c_generic",
            "crct10dif_generic", "crc64_rocksoft_generic")
-GUEST_PROGRAMS = ("udp_echo", "commands", "ticker", "pages", "clocks")
+GUEST_PROGRAMS = ("udp_echo", "commands", "ticker", "pages", "clocks", "assassin")
 KEY = OUT / "ssh_key"
 
 

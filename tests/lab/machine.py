@@ -5,6 +5,7 @@ All machines of a setup have the same devices at the same PCI addresses; only MA
 """
 
 import re
+import socket
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -58,7 +59,7 @@ class Boot:
     reboots: bool = False  # a target may reset into its landing environment; a source must not
 
 
-CONSOLE = ["console=ttyS0", "no_console_suspend", "loglevel=6", "random.trust_cpu=on"]
+CONSOLE = ["console=ttyS0", "no_console_suspend", "loglevel=6", "random.trust_cpu=on", "sysrq_always_enabled"]
 
 
 class Machine:
@@ -69,12 +70,13 @@ class Machine:
         self.name, self.shape, self.nics, self.disk = name, shape, nics, disk
         self.console_path = logs / f"{name}.console"
         self._errors_path = logs / f"{name}.qemu"
-        socket_of = {use: sockets / f"{name}.{use}" for use in ("qmp", "command", "verdict")}
+        socket_of = {use: sockets / f"{name}.{use}" for use in ("qmp", "console", "command", "verdict")}
         command = self._command_line(boot, socket_of)
         (logs / f"{name}.command").write_text(" ".join(command) + "\n")
         with open(self._errors_path, "wb") as errors:
             self.process = namespace.popen(command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors)
         self.started_ns = time.monotonic_ns()
+        self._console_socket = socket_of["console"]
         try:
             self._wait_sockets(list(socket_of.values()))
             self.qmp = Qmp(socket_of["qmp"])
@@ -91,10 +93,11 @@ class Machine:
                    "-kernel", str(boot.kernel), "-initrd", str(boot.initrd),
                    "-append", " ".join(CONSOLE + (["panic=1"] if boot.reboots else []) + boot.append),
                    "-action", f"reboot={'reset' if boot.reboots else 'shutdown'},shutdown=pause",
-                   "-chardev", f"file,id=console,path={self.console_path}", "-serial", "chardev:console",
+                   "-serial", "chardev:console",
                    "-device", f"virtio-serial-pci,addr={SERIAL_ADDRESS},max_ports=4"]
         for use, path in socket_of.items():
-            command += ["-chardev", f"socket,id={use},path={path},server=on,wait=off"]
+            log = f",logfile={self.console_path}" if use == "console" else ""
+            command += ["-chardev", f"socket,id={use},path={path},server=on,wait=off{log}"]
         command += ["-mon", "chardev=qmp,mode=control",
                     "-device", "virtserialport,nr=1,chardev=command,name=lab.command",
                     "-device", "virtserialport,nr=2,chardev=verdict,name=lab.verdict"]
@@ -161,6 +164,15 @@ class Machine:
             except LabError as error:
                 (logs / f"{self.name}.state").write_text(f"{error}\n")
         return "\n".join(self.console().splitlines()[-25:])
+
+    def sysrq(self, key: str) -> None:
+        """Break and a key on the serial console: the kernel acts at once, whatever its processes do."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as console:
+            console.connect(str(self._console_socket))
+            self.qmp.call("chardev-send-break", id="console")
+            time.sleep(0.1)
+            console.sendall(key.encode())
+            time.sleep(0.1)
 
     def kill(self) -> None:
         """As pulling the plug."""

@@ -5,7 +5,7 @@
 //   steps        the longest time MONOTONIC advanced between two looks 1 ms apart (the blackout, in a move)
 //   once         one-shot timerfds, due all over the run, fire exactly once and not early; a periodic
 //                one counts every period
-// SIGUSR1 ends it with a last report.
+// SIGUSR1 makes it report, SIGTERM report and end.
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
@@ -24,7 +24,7 @@
 
 namespace {
 
-volatile std::sig_atomic_t ending = 0;
+volatile std::sig_atomic_t ending = 0, reporting = 0;
 
 struct Watch {
     clockid_t clock;
@@ -74,7 +74,8 @@ constexpr std::int64_t kPeriod = 100 * lab::kMillisecond;
 int main(int argc, char** argv) {
     if (argc != 2) return 2;
     const int port = open(argv[1], O_RDWR | O_CLOEXEC);
-    std::signal(SIGUSR1, [](int) { ending = 1; });
+    std::signal(SIGUSR1, [](int) { reporting = 1; });
+    std::signal(SIGTERM, [](int) { ending = 1; });
     std::vector<std::thread> threads;
     for (unsigned cpu = 0; cpu < std::thread::hardware_concurrency(); ++cpu) threads.emplace_back(watch_on, cpu);
 
@@ -102,32 +103,40 @@ int main(int argc, char** argv) {
         }
         if (read(periodic, &count, sizeof count) == sizeof count) periods += count;
     };
+    const auto report = [&] {
+        const std::lock_guard<std::mutex> hold(lock);
+        const std::int64_t now = lab::now_ns();
+        std::uint64_t missed = 0, fired = 0;
+        for (const Timer& timer : timers) {
+            if (timer.fired != 0) ++fired;
+            if (timer.fired == 0 && timer.due + kSpacing < now) ++missed;
+        }
+        const auto expected = static_cast<std::uint64_t>((now - start) / kPeriod);
+        char line[512];
+        const int length = std::snprintf(
+            line, sizeof line,
+            "{\"program\": \"clocks\", \"ran_ms\": %lld, \"realtime_ns\": %lld, \"back\": [%lld, %lld, %lld], "
+            "\"longest_step_ms\": [%.3f, %.3f, %.3f], \"fired\": %llu, \"early\": %llu, \"repeated\": %llu, "
+            "\"missed\": %llu, \"periods\": %llu, \"periods_expected\": %llu}\n",
+            static_cast<long long>((now - start) / lab::kMillisecond),
+            static_cast<long long>(lab::clock_ns(CLOCK_REALTIME)), static_cast<long long>(watches[0].back),
+            static_cast<long long>(watches[1].back), static_cast<long long>(watches[2].back),
+            static_cast<double>(watches[0].longest_step) / 1e6, static_cast<double>(watches[1].longest_step) / 1e6,
+            static_cast<double>(watches[2].longest_step) / 1e6, static_cast<unsigned long long>(fired),
+            static_cast<unsigned long long>(early), static_cast<unsigned long long>(repeated),
+            static_cast<unsigned long long>(missed), static_cast<unsigned long long>(periods),
+            static_cast<unsigned long long>(expected));
+        return write(port, line, static_cast<std::size_t>(length)) == length;
+    };
     while (ending == 0) {
         read_timers();
+        if (reporting != 0) {
+            reporting = 0;
+            report();
+        }
         lab::sleep_until(lab::now_ns() + 20 * lab::kMillisecond);
     }
     for (std::thread& thread : threads) thread.join();
     read_timers();
-    const std::int64_t now = lab::now_ns();
-    std::uint64_t missed = 0, fired = 0;
-    for (const Timer& timer : timers) {
-        if (timer.fired != 0) ++fired;
-        if (timer.fired == 0 && timer.due + kSpacing < now) ++missed;
-    }
-    const auto expected = static_cast<std::uint64_t>((now - start) / kPeriod);
-    char line[512];
-    const int length = std::snprintf(
-        line, sizeof line,
-        "{\"program\": \"clocks\", \"ran_ms\": %lld, \"realtime_ns\": %lld, \"back\": [%lld, %lld, %lld], "
-        "\"longest_step_ms\": [%.3f, %.3f, %.3f], \"fired\": %llu, \"early\": %llu, \"repeated\": %llu, "
-        "\"missed\": %llu, \"periods\": %llu, \"periods_expected\": %llu}\n",
-        static_cast<long long>((now - start) / lab::kMillisecond),
-        static_cast<long long>(lab::clock_ns(CLOCK_REALTIME)), static_cast<long long>(watches[0].back),
-        static_cast<long long>(watches[1].back), static_cast<long long>(watches[2].back),
-        static_cast<double>(watches[0].longest_step) / 1e6, static_cast<double>(watches[1].longest_step) / 1e6,
-        static_cast<double>(watches[2].longest_step) / 1e6, static_cast<unsigned long long>(fired),
-        static_cast<unsigned long long>(early), static_cast<unsigned long long>(repeated),
-        static_cast<unsigned long long>(missed), static_cast<unsigned long long>(periods),
-        static_cast<unsigned long long>(expected));
-    return write(port, line, static_cast<std::size_t>(length)) == length ? 0 : 1;
+    return report() ? 0 : 1;
 }

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whatever dies before go: the source's workload goes on, on the same connection, and a second move succeeds."""
+
+import time
+from pathlib import Path
+from typing import Callable
+
+from lab.errors import LabError
+from lab.machine import Machine
+from lab.setup import Plan
+
+from .harness import expect, test
+from .scene import Scene
+
+# Phases before go, by the side that is held in them, and the module's state on the source meanwhile.
+PHASES = {
+    "source-checking": 1,
+    "source-landing": 1,
+    "source-stopping": 2,
+    "source-sending": 3,
+    "source-awaiting-ready": 3,
+    "clone-fenced": 3,
+}
+HOLD_MS = 4000
+GUEST_RUNS = ("source-checking", "source-landing", "source-stopping")
+RECOVERY_S = 100  # until the source has given up and its guest answers again
+
+
+class Blow:
+    """What strikes in a phase, and what it takes before the second move."""
+
+    def __init__(self, scene: Scene, target: Machine, number: int):
+        self.scene, self.target, self.number = scene, target, number
+        self.console_end = 0
+
+    def arm(self, phase: str) -> None:
+        """Before the move."""
+
+    def strike(self) -> None:
+        """In the phase."""
+
+    def mend(self) -> tuple[int, Machine]:
+        """A target for the second move."""
+        self.scene.setup.wait_listening(self.target, self.console_end)
+        return self.number, self.target
+
+
+class TargetVm(Blow):
+    """The target VM loses power."""
+
+    def strike(self) -> None:
+        self.target.kill()
+
+    def mend(self) -> tuple[int, Machine]:
+        self.scene.drop(self.target)
+        return self.scene.target()
+
+
+class TargetAgent(Blow):
+    """Every process of the target but init is killed (by its kernel, asked over the console)."""
+
+    def strike(self) -> None:
+        self.console_end = len(self.target.console())
+        self.target.sysrq("i")
+
+
+class SourceAgent(Blow):
+    """The stop process is killed; while the guest is frozen, by a process that the freezer spares."""
+
+    def arm(self, phase: str) -> None:
+        self.console_end = len(self.target.console())
+        if phase not in GUEST_RUNS:
+            self.scene.run(f"assassin {PHASES[phase]} 1000 >/run/assassin.log 2>&1 &")
+
+    def strike(self) -> None:
+        self.scene.here.commands.attempt("kill -9 $(pidof selfmigrate)", timeout_s=HOLD_MS / 1000 + RECOVERY_S)
+
+
+class Link(Blow):
+    """The cable between the two is cut."""
+
+    @property
+    def _tap(self) -> str:
+        return self.scene.setup.tap(self.target.name, self.scene.setup.network.migration_nic)
+
+    def strike(self) -> None:
+        self.console_end = len(self.target.console())
+        self.scene.setup.network.cut(self._tap)
+
+    def mend(self) -> tuple[int, Machine]:
+        self.scene.setup.network.mend(self._tap)
+        return super().mend()
+
+
+BLOWS: dict[str, Callable[[Scene, Machine, int], Blow]] = {
+    "target VM": TargetVm, "target agent": TargetAgent, "source agent": SourceAgent, "link": Link}
+
+
+@test("the target VM dies in each phase", 420, blow="target VM")
+@test("the target's agent dies in each phase", 420, blow="target agent")
+@test("the source's agent dies in each phase", 420, blow="source agent")
+@test("the link is cut in each phase", 600, blow="link")
+def in_each_phase(logs: Path, blow: str) -> None:
+    with Scene(Plan(), logs) as scene:
+        for phase in PHASES:
+            what = f"{blow} in {phase}"
+            number, target = scene.target()
+            strike = BLOWS[blow](scene, target, number)
+            strike.arm(phase)
+            session = scene.setup.move(number, "--hold", f"{phase}:{HOLD_MS}", "--alive-timeout", "5")
+            if phase in GUEST_RUNS:
+                time.sleep(2)
+            else:
+                expect(scene.wait_stopped(20), f"{what}: the guest never stopped:\n{session.text}")
+            if not (blow == "source agent" and phase not in GUEST_RUNS):
+                strike.strike()
+            try:
+                status = session.wait(RECOVERY_S)
+            except LabError as error:
+                raise LabError(f"{what}: {error}; it said:\n{session.text}") from error
+            expect(status != 0, f"{what}: the move says that it succeeded:\n{session.text}")
+            scene.unharmed(what)
+            left = scene.here
+            number, target = strike.mend()
+            scene.move(number, target)
+            scene.unharmed(f"moved after {what}")
+            scene.drop(left)
+        scene.finish()

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Registers tests, bounds each in time, keeps the logs of those that fail."""
+
+import shutil
+import signal
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable
+
+from lab.errors import LabError
+from lab.paths import OUT
+
+LOGS = OUT / "e2e"
+
+
+class Failed(AssertionError):
+    """What a test expected did not happen; the text says both."""
+
+
+class OutOfTime(BaseException):
+    """A test used up its time.  Not an Exception: nothing on the way may swallow it."""
+
+
+@dataclass(frozen=True)
+class Test:
+    name: str
+    limit_s: int
+    body: Callable[[Path], None]
+
+
+TESTS: list[Test] = []
+
+
+def test(name: str, limit_s: int, **arguments: Any) -> Callable[[Callable], Callable]:
+    """Registers a function that takes a folder for logs (and `arguments`); may be stacked."""
+
+    def register(function: Callable) -> Callable:
+        TESTS.append(Test(name, limit_s, lambda logs: function(logs, **arguments)))
+        return function
+
+    return register
+
+
+def expect(condition: object, text: str) -> None:
+    if not condition:
+        raise Failed(text)
+
+
+def _alarm(*_: Any) -> None:
+    raise OutOfTime()
+
+
+def run(one: Test) -> str | None:
+    """None when it passed, else why not."""
+    logs = LOGS / one.name.replace(" ", "-").replace(",", "").replace("/", "-")
+    shutil.rmtree(logs, ignore_errors=True)
+    logs.mkdir(parents=True)
+    signal.signal(signal.SIGALRM, _alarm)
+    signal.alarm(one.limit_s)
+    reason: str | None = None
+    try:
+        one.body(logs)
+    except OutOfTime:
+        reason = f"it took more than {one.limit_s} s"
+    except (Failed, LabError) as error:
+        reason = str(error)
+    except Exception:  # a bug of the test: as much as there is to know of it
+        reason = traceback.format_exc()
+    finally:
+        signal.alarm(0)
+    if reason is None:
+        shutil.rmtree(logs)
+    else:
+        (logs / "reason").write_text(reason + "\n")
+    return reason
+
+
+def run_all(wanted: list[Test]) -> int:
+    """Runs tests one after the other; the process's exit code."""
+    failed = []
+    for one in wanted:
+        start = time.monotonic()
+        reason = run(one)
+        took = time.monotonic() - start
+        print(f"{'FAILED' if reason else 'passed'}  {took:5.0f} s  {one.name}", flush=True)
+        if reason:
+            failed.append(one.name)
+            for line in reason.splitlines()[-40:]:
+                print(f"          {line}", flush=True)
+            print(f"          logs: {LOGS / one.name.replace(' ', '-')}", flush=True)
+    print(f"{len(wanted) - len(failed)} passed, {len(failed)} failed")
+    return 1 if failed else 0
