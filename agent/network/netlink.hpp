@@ -41,6 +41,11 @@ public:
     void add(std::uint16_t attribute, const IpAddress& address) {
         add(attribute, address.bytes.data(), address.length());
     }
+    // A family header inside an attribute (VETH_INFO_PEER).
+    template <class Header>
+    void add_raw(const Header& header) {
+        append(&header, sizeof(header));
+    }
     // An attribute holding attributes: what is added between the two calls.
     [[nodiscard]] std::size_t open_nest(std::uint16_t attribute);
     void close_nest(std::size_t nest);
