@@ -2,14 +2,16 @@
 """Clocks and timers go on across a move; two clones of one image are not the same."""
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from lab.machine import Machine
-from lab.setup import Plan
+from lab.setup import Plan, Setup
 
 from .harness import expect, test
 from .scene import Scene
+from .tee import Tee
 
 MONOTONIC, BOOTTIME, REALTIME = range(3)
 NAMES = ("CLOCK_MONOTONIC", "CLOCK_BOOTTIME", "CLOCK_REALTIME")
@@ -50,3 +52,20 @@ def clocks(logs: Path, series: str) -> None:
                f"one-shot timers: {after['early']} early, {after['repeated']} more than once, {after['missed']} never")
         expect(abs(after["periods"] - after["periods_expected"]) <= 1,
                f"the periodic timer counted {after['periods']} of {after['periods_expected']} periods")
+
+
+@test("two clones of one image draw different random bytes", 180)
+def two_clones(logs: Path) -> None:
+    plan = Plan(disk=None)
+    with ExitStack() as stack:
+        source, first, second = (stack.enter_context(Setup(plan, logs / name)) for name in ("source", "one", "two"))
+        source.boot_source()
+        landing = source.landing_image()
+        for world in (first, second):
+            world.boot_target(2, landing=landing)
+        tee = source.own(Tee(source.namespace, [first.namespace, second.namespace], source.stay(1), source.stay(2)))
+        session = source.move(2)
+        expect(tee.wait(90), f"not both clones called: {tee.drawn}; the source said:\n{session.text}")
+        one, two = tee.drawn
+        expect(any(one) and any(two), f"a clone drew nothing: {tee.drawn}")
+        expect(one != two, f"both clones drew {one!r}")
