@@ -9,11 +9,12 @@
 import shutil
 import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable
 
-from . import accel, build, image, kernels, netns
+from . import accel, build, image, kernels
 from .errors import LabError
 from .machine import Boot, Disk, Machine, Nic, Shape
 from .network import CLIENT, FOLLOW, PREFIX, Network
@@ -68,15 +69,17 @@ class Setup:
         self.plan, self.logs = plan, logs
         self.built = prepare(plan.kernel)
         logs.mkdir(parents=True, exist_ok=True)
-        self._sockets = Path(tempfile.mkdtemp(prefix="selfmigrate-lab-"))
-        self.network = Network(plan.nics, plan.link)
-        self.namespace = self.network.namespace
         self.machines: list[Machine] = []
+        self._landing: Path | None = None
+        self._ending = ExitStack()
+        self._sockets = Path(tempfile.mkdtemp(prefix="selfmigrate-lab-"))
+        self._ending.callback(shutil.rmtree, self._sockets, ignore_errors=True)
+        self.network = Network(plan.nics, plan.link)
+        self._ending.callback(self.network.close)
+        self.namespace = self.network.namespace
         self.shape = Shape(plan.vcpus, plan.memory_mib, self.built.accel,
                            "host" if self.built.accel == accel.KVM else Shape.cpu)
         self.disk = self._make_disk("shared", plan.disk) if plan.disk else None
-        self._landing: Path | None = None
-        self._closers: list[Any] = []
 
     def __enter__(self) -> "Setup":
         return self
@@ -85,22 +88,16 @@ class Setup:
         self.close()
 
     def close(self) -> None:
-        for part in reversed(self._closers):
-            part.close()
-        for machine in self.machines:
-            machine.close()
-        self.network.close()
-        shutil.rmtree(self._sockets, ignore_errors=True)
-        for leftover in self.logs.glob("*.img"):
-            leftover.unlink()
+        self._ending.close()
 
     def own(self, part: Any) -> Any:
         """Ends `part` (by its close) together with the setup."""
-        self._closers.append(part)
+        self._ending.callback(part.close)
         return part
 
     def _make_disk(self, name: str, model: str) -> Disk:
         file = self.logs / f"{name}.img"
+        self._ending.callback(file.unlink, missing_ok=True)
         with open(file, "wb") as content:
             content.truncate(self.plan.disk_mib << 20)
         self.namespace.run("mke2fs", "-q", "-t", "ext4", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(file))
@@ -144,6 +141,7 @@ class Setup:
     def _start(self, name: str, shape: Shape, boot: Boot, nics: list[Nic], disk: Disk | None) -> Machine:
         machine = Machine(name, shape, boot, nics, disk, self.namespace, self.logs, self._sockets)
         self.machines.append(machine)
+        self._ending.callback(machine.close)
         return machine
 
     def landing_image(self) -> Path:
@@ -154,7 +152,7 @@ class Setup:
             self.source.commands.run(f"rm {LANDING_IMAGE}")
             if not content:
                 raise LabError("the landing image came out of the guest empty")
-            self._landing = self.logs / "landing.img"
+            self._landing = self._sockets / "landing.img"
             self._landing.write_bytes(content)
         return self._landing
 
@@ -200,4 +198,3 @@ def logs_folder(parent: Path, what: str) -> Path:
     return folder
 
 
-__all__ = ["Built", "Plan", "Setup", "logs_folder", "netns", "prepare"]
