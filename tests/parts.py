@@ -2,7 +2,7 @@
 """Every test of the project, from the quickest to the slowest; as root on Debian 12, installs what it needs.
 
 tests/run          all of it
-tests/run NAME…    only these parts: unit asan module e2e
+tests/run NAME…    only these parts: unit asan module kmod e2e
 """
 
 import subprocess
@@ -26,6 +26,7 @@ def parts() -> dict[str, list[list[str]]]:
         "unit": [["cmake", "--preset", "dev"], ["cmake", "--build", "--preset", "dev"], ["ctest", "--preset", "dev"]],
         "asan": [["cmake", "--preset", "asan"], ["cmake", "--build", "--preset", "asan"], ["ctest", "--preset", "asan"]],
         "module": [["make", "-C", "kmod", f"KERNEL={find(series).release}", "W=1"] for series in SERIES],
+        "kmod": [["tests/kmod/run"]],
         "e2e": [["tests/e2e/run"]],
     }
 
