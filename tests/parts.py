@@ -23,8 +23,16 @@ SERIES = ("6.1", "6.12")
 def parts() -> dict[str, list[list[str]]]:
     """The commands of every part, in order; a part passes when all of them do."""
     return {
-        "unit": [["cmake", "--preset", "dev"], ["cmake", "--build", "--preset", "dev"], ["ctest", "--preset", "dev"]],
-        "asan": [["cmake", "--preset", "asan"], ["cmake", "--build", "--preset", "asan"], ["ctest", "--preset", "asan"]],
+        "unit": [
+            ["cmake", "--preset", "dev"],
+            ["cmake", "--build", "--preset", "dev"],
+            ["ctest", "--preset", "dev"],
+        ],
+        "asan": [
+            ["cmake", "--preset", "asan"],
+            ["cmake", "--build", "--preset", "asan"],
+            ["ctest", "--preset", "asan"],
+        ],
         "module": [["make", "-C", "kmod", f"KERNEL={find(series).release}", "W=1"] for series in SERIES],
         "kmod": [["tests/kmod/run"]],
         "e2e": [["tests/e2e/run"]],
@@ -52,10 +60,14 @@ def main() -> int:
             if subprocess.run(command, cwd=REPO, check=False).returncode != 0:
                 failed.append(name)
                 break
-        print(f"── {name}: {'FAILED' if name in failed else 'passed'} in {time.monotonic() - part_start:.0f} s",
-              flush=True)
-    print(f"all parts in {time.monotonic() - start:.0f} s: "
-          + (f"FAILED: {', '.join(failed)}" if failed else f"{', '.join(wanted)} passed"))
+        print(
+            f"── {name}: {'FAILED' if name in failed else 'passed'} in {time.monotonic() - part_start:.0f} s",
+            flush=True,
+        )
+    print(
+        f"all parts in {time.monotonic() - start:.0f} s: "
+        + (f"FAILED: {', '.join(failed)}" if failed else f"{', '.join(wanted)} passed")
+    )
     return 1 if failed else 0
 
 

@@ -73,7 +73,9 @@ class SourceAgent(Blow):
             self.scene.run(f"assassin {PHASES[phase]} 1000 >/run/assassin.log 2>&1 &")
 
     def strike(self) -> None:
-        self.scene.here.commands.attempt("kill -9 $(pidof selfmigrate)", timeout_s=HOLD_MS / 1000 + RECOVERY_S)
+        self.scene.here.commands.attempt(
+            "kill -9 $(pidof selfmigrate)", timeout_s=HOLD_MS / 1000 + RECOVERY_S
+        )
 
 
 class Link(Blow):
@@ -93,7 +95,11 @@ class Link(Blow):
 
 
 BLOWS: dict[str, Callable[[Scene, Machine, int], Blow]] = {
-    "target VM": TargetVm, "target agent": TargetAgent, "source agent": SourceAgent, "link": Link}
+    "target VM": TargetVm,
+    "target agent": TargetAgent,
+    "source agent": SourceAgent,
+    "link": Link,
+}
 
 
 @test("the target VM dies in each phase", 420, blow="target VM")

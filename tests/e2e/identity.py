@@ -44,26 +44,38 @@ def clocks(logs: Path, series: str) -> None:
         for clock, name in enumerate(NAMES):
             expect(after["back"][clock] == 0, f"{name} went back {after['back'][clock]} times")
             step = after["longest_step_ms"][clock]
-            expect(0.5 * blackout_ms - 50 < step < blackout_ms + 100,
-                   f"{name} advanced by {step:.0f} ms at once in a blackout of {blackout_ms:.0f} ms")
-        expect(abs(ahead - ahead_before) < 50,
-               f"CLOCK_REALTIME has shifted by {ahead - ahead_before:.1f} ms against the host's")
-        expect(not (after["early"] or after["repeated"] or after["missed"]),
-               f"one-shot timers: {after['early']} early, {after['repeated']} more than once, {after['missed']} never")
-        expect(abs(after["periods"] - after["periods_expected"]) <= 1,
-               f"the periodic timer counted {after['periods']} of {after['periods_expected']} periods")
+            expect(
+                0.5 * blackout_ms - 50 < step < blackout_ms + 100,
+                f"{name} advanced by {step:.0f} ms at once in a blackout of {blackout_ms:.0f} ms",
+            )
+        expect(
+            abs(ahead - ahead_before) < 50,
+            f"CLOCK_REALTIME has shifted by {ahead - ahead_before:.1f} ms against the host's",
+        )
+        expect(
+            not (after["early"] or after["repeated"] or after["missed"]),
+            f"one-shot timers: {after['early']} early, {after['repeated']} more than once, {after['missed']} never",
+        )
+        expect(
+            abs(after["periods"] - after["periods_expected"]) <= 1,
+            f"the periodic timer counted {after['periods']} of {after['periods_expected']} periods",
+        )
 
 
 @test("two clones of one image draw different random bytes", 180)
 def two_clones(logs: Path) -> None:
     plan = Plan(disk=None)
     with ExitStack() as stack:
-        source, first, second = (stack.enter_context(Setup(plan, logs / name)) for name in ("source", "one", "two"))
+        source, first, second = (
+            stack.enter_context(Setup(plan, logs / name)) for name in ("source", "one", "two")
+        )
         source.boot_source()
         landing = source.landing_image()
         for world in (first, second):
             world.boot_target(2, landing=landing)
-        tee = source.own(Tee(source.namespace, [first.namespace, second.namespace], source.stay(1), source.stay(2)))
+        tee = source.own(
+            Tee(source.namespace, [first.namespace, second.namespace], source.stay(1), source.stay(2))
+        )
         session = source.move(2)
         expect(tee.wait(90), f"not both clones called: {tee.drawn}; the source said:\n{session.text}")
         one, two = tee.drawn

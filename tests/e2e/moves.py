@@ -29,8 +29,10 @@ def busy_guest_moves(logs: Path, plan: Plan, kind: str = "redis") -> None:
     outcome = stage.run(plan, "stop-copy", Kind(kind), logs, _tell(logs, "steps"), _tell(logs, "steps"))
     expect(outcome.moved, "\n".join(outcome.reasons))
     in_use = outcome.figures["pages_in_use"] - outcome.figures["pages_zero"]
-    expect(outcome.figures["bytes_sent"] <= 1.1 * 4096 * in_use,
-           f"{outcome.figures['bytes_sent']} bytes were sent for {in_use} pages in use and not zero")
+    expect(
+        outcome.figures["bytes_sent"] <= 1.1 * 4096 * in_use,
+        f"{outcome.figures['bytes_sent']} bytes were sent for {in_use} pages in use and not zero",
+    )
 
 
 @test("A to B to C, and the source powers off each time", 240)
@@ -48,7 +50,10 @@ def chain(logs: Path) -> None:
 @test("an aged guest, less than 3 % of its memory free", 240)
 def aged(logs: Path) -> None:
     with Scene(Plan(disk_mib=1024), logs) as scene:
-        scene.run("dd if=/dev/urandom of=/disk/old bs=1M count=420 2>/dev/null; sync; cat /disk/old > /dev/null", 120)
+        scene.run(
+            "dd if=/dev/urandom of=/disk/old bs=1M count=420 2>/dev/null; sync; cat /disk/old > /dev/null",
+            120,
+        )
         words = dict(line.split(":") for line in scene.run("cat /proc/meminfo").splitlines())
         free = int(words["MemFree"].split()[0]) / int(words["MemTotal"].split()[0])
         expect(free < 0.03, f"{free:.1%} of the guest's memory is free: this is no aged guest")

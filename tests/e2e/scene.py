@@ -79,7 +79,9 @@ class Scene:
         status = session.wait(MOVE_S)
         expect(status == 1, f"it should be refused, but ended with {status}:\n{session.text}")
         for name in names:
-            expect(name.lower() in session.text.lower(), f"the refusal does not name {name!r}:\n{session.text}")
+            expect(
+                name.lower() in session.text.lower(), f"the refusal does not name {name!r}:\n{session.text}"
+            )
         gap_ms = self.workload.redis.status()["longest_gap_ms"]
         expect(gap_ms < 500, f"the guest stood still for {gap_ms:.0f} ms though the target was refused")
         return session

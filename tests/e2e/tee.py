@@ -42,7 +42,7 @@ class Frames:
             if kind == self._wanted:
                 if len(self._buffer) < end:
                     return None
-                payload, self._buffer = self._buffer[HEADER.size:end], self._buffer[end:]
+                payload, self._buffer = self._buffer[HEADER.size : end], self._buffer[end:]
                 return payload
             self._skip = max(end - len(self._buffer), 0)
             self._buffer = self._buffer[end:]
@@ -114,7 +114,7 @@ class Tee:
             if not listening:
                 payload = frames.feed(content)
                 if payload:
-                    port, = struct.unpack_from("<I", payload, CONTROL_PORT_AT)
+                    (port,) = struct.unpack_from("<I", payload, CONTROL_PORT_AT)
                     for index in range(len(self._targets)):
                         self._start(self._control, index, port)
                     listening = True
@@ -143,7 +143,7 @@ class Tee:
             payload = frames.feed(content)
             if payload and self.drawn[index] is None:
                 with self.news:
-                    self.drawn[index] = payload[DRAWN_AT:DRAWN_AT + 16]
+                    self.drawn[index] = payload[DRAWN_AT : DRAWN_AT + 16]
                     self.news.notify_all()
             if upstream:
                 upstream.sendall(content)

@@ -35,10 +35,34 @@ def _boots_under_kvm(kernel: Kernel) -> bool:
         console = folder / "console"
         console.touch()
         machine = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", "-accel", "kvm", "-cpu", "host", "-m", "256",
-             "-nodefaults", "-display", "none", "-no-reboot", "-serial", f"file:{console}", "-kernel",
-             str(kernel.image), "-initrd", str(folder / "initrd"), "-append", "console=ttyS0 panic=-1"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            [
+                "setpriv",
+                "--pdeathsig",
+                "KILL",
+                "qemu-system-x86_64",
+                "-accel",
+                "kvm",
+                "-cpu",
+                "host",
+                "-m",
+                "256",
+                "-nodefaults",
+                "-display",
+                "none",
+                "-no-reboot",
+                "-serial",
+                f"file:{console}",
+                "-kernel",
+                str(kernel.image),
+                "-initrd",
+                str(folder / "initrd"),
+                "-append",
+                "console=ttyS0 panic=-1",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         try:
             deadline = time.monotonic() + PATIENCE_S
             while time.monotonic() < deadline and machine.poll() is None:

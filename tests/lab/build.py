@@ -12,16 +12,33 @@ JOBS = "-j2"
 
 
 def _run(what: str, *command: str) -> None:
-    done = subprocess.run(command, cwd=REPO, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(
+        command,
+        cwd=REPO,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
     if done.returncode != 0:
         raise LabError(f"building {what} failed: {' '.join(command)}\n{done.stdout[-6000:]}")
 
 
 def programs() -> Path:
     """The programs of tests/lab/guest and tests/lab/observe; returns their folder."""
-    _run("the lab's programs", "cmake", "-S", str(LAB), "-B", str(PROGRAMS), "-G", "Ninja", "-Wno-dev",
-         "-DCMAKE_BUILD_TYPE=Release")
+    _run(
+        "the lab's programs",
+        "cmake",
+        "-S",
+        str(LAB),
+        "-B",
+        str(PROGRAMS),
+        "-G",
+        "Ninja",
+        "-Wno-dev",
+        "-DCMAKE_BUILD_TYPE=Release",
+    )
     _run("the lab's programs", "cmake", "--build", str(PROGRAMS), JOBS)
     return PROGRAMS
 

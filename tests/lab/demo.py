@@ -20,22 +20,43 @@ from lab.paths import OUT  # noqa: E402
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="demo", description=__doc__)
-    parser.add_argument("--kernel", choices=("6.1", "6.12"), default="6.1", help="series of the guest's kernel")
+    parser.add_argument(
+        "--kernel", choices=("6.1", "6.12"), default="6.1", help="series of the guest's kernel"
+    )
     parser.add_argument("--vcpus", type=int, default=1, metavar="N", help="1 to 8 (default %(default)s)")
-    parser.add_argument("--memory", type=int, default=512, metavar="MIB", help="256 to 4096 (default %(default)s)")
+    parser.add_argument(
+        "--memory", type=int, default=512, metavar="MIB", help="256 to 4096 (default %(default)s)"
+    )
     parser.add_argument("--link", default="1gbit", metavar="RATE", help="each way (default %(default)s)")
-    parser.add_argument("--nics", type=int, choices=(1, 2), default=1,
-                        help="one for everything, or one for the service and one for the migration")
+    parser.add_argument(
+        "--nics",
+        type=int,
+        choices=(1, 2),
+        default=1,
+        help="one for everything, or one for the service and one for the migration",
+    )
     parser.add_argument("--mode", default="stop-copy", metavar="M[,M…]", help=f"of: {', '.join(stage.MODES)}")
     parser.add_argument("--runs", type=int, default=1, metavar="N", help="of every mode, interleaved")
     parser.add_argument("--workload", choices=workload.KINDS, default="redis")
-    parser.add_argument("--working-set", type=int, metavar="MIB", default=32,
-                        help="Redis' data or the pages of writer and reader (default %(default)s)")
-    parser.add_argument("--dirty-rate", type=float, metavar="MB/s", default=10,
-                        help="what writer and reader touch (default %(default)s)")
+    parser.add_argument(
+        "--working-set",
+        type=int,
+        metavar="MIB",
+        default=32,
+        help="Redis' data or the pages of writer and reader (default %(default)s)",
+    )
+    parser.add_argument(
+        "--dirty-rate",
+        type=float,
+        metavar="MB/s",
+        default=10,
+        help="what writer and reader touch (default %(default)s)",
+    )
     parser.add_argument("--guest", choices=("small",), default="small")
     parser.add_argument("--json", type=Path, metavar="FILE", help="an array, one object a run")
-    parser.add_argument("--keep-logs", type=Path, metavar="DIR", help="keeps consoles and traces of every run there")
+    parser.add_argument(
+        "--keep-logs", type=Path, metavar="DIR", help="keeps consoles and traces of every run there"
+    )
     given = parser.parse_args()
     given.modes = given.mode.split(",")
     for mode in given.modes:
@@ -62,8 +83,14 @@ def main() -> int:
     wanted = [(run, mode) for run in range(1, given.runs + 1) for mode in given.modes]
     try:
         install.install(teller.step)
-        plan = setup.Plan(kernel=given.kernel, vcpus=given.vcpus, memory_mib=given.memory, link=given.link,
-                          nics=given.nics, disk_mib=256 + 4 * given.working_set)
+        plan = setup.Plan(
+            kernel=given.kernel,
+            vcpus=given.vcpus,
+            memory_mib=given.memory,
+            link=given.link,
+            nics=given.nics,
+            disk_mib=256 + 4 * given.working_set,
+        )
         kind = workload.Kind(given.workload, given.working_set, given.dirty_rate)
         setup.prepare(given.kernel, teller.step)
         for run, mode in wanted:
@@ -93,9 +120,11 @@ def main() -> int:
     failed = [outcome for outcome in outcomes if not outcome.moved]
     if not failed:
         source = figures[-1]["source_after_commit"]
-        print(f"The source after the commit: {source['samples']} samples, {len(source['user_mode'])} in user mode, "
-              f"{source['ticks']} wakenings of a frozen task, {source['service_frames']} service frames, "
-              f"{source['disk_writes']} disk writes.")
+        print(
+            f"The source after the commit: {source['samples']} samples, {len(source['user_mode'])} in user mode, "
+            f"{source['ticks']} wakenings of a frozen task, {source['service_frames']} service frames, "
+            f"{source['disk_writes']} disk writes."
+        )
     if not failed:
         print("VERDICT: moved")
         return 0

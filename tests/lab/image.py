@@ -17,8 +17,18 @@ from .kernels import Kernel
 from .paths import LAB, OUT, PROGRAMS
 
 # Modules a guest may need; their dependencies come along.
-MODULES = ("virtio_pci", "virtio_net", "virtio_blk", "virtio_console", "e1000", "nvme", "ext4", "crc32c_generic",
-           "crct10dif_generic", "crc64_rocksoft_generic")
+MODULES = (
+    "virtio_pci",
+    "virtio_net",
+    "virtio_blk",
+    "virtio_console",
+    "e1000",
+    "nvme",
+    "ext4",
+    "crc32c_generic",
+    "crct10dif_generic",
+    "crc64_rocksoft_generic",
+)
 GUEST_PROGRAMS = ("udp_echo", "commands", "ticker", "pages", "clocks", "assassin")
 KEY = OUT / "ssh_key"
 
@@ -108,17 +118,31 @@ def _modules(root: _Root, kernel: Kernel, ours: Path | None) -> None:
     for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
         shutil.copy(kernel.modules / name, root.path(f"{base}/{name}"))
     _run("depmod", "-b", str(root.folder), kernel.release)
-    for name in ("modules.order", "modules.builtin.modinfo", "modules.alias.bin", "modules.dep.bin",
-                 "modules.symbols.bin", "modules.builtin.bin", "modules.builtin.alias.bin", "modules.symbols"):
+    for name in (
+        "modules.order",
+        "modules.builtin.modinfo",
+        "modules.alias.bin",
+        "modules.dep.bin",
+        "modules.symbols.bin",
+        "modules.builtin.bin",
+        "modules.builtin.alias.bin",
+        "modules.symbols",
+    ):
         root.path(f"{base}/{name}").unlink(missing_ok=True)
 
 
 def _inputs(kernel: Kernel, agent: Path | None, module: Path | None) -> str:
     """Changes whenever anything that goes into the image changes."""
     digest = hashlib.sha256(_public_key().encode())
-    paths = [LAB / "image.py", LAB / "cpio.py", *sorted((LAB / "guest").iterdir()), kernel.modules / "modules.dep",
-             *(PROGRAMS / name for name in GUEST_PROGRAMS), *filter(None, (agent, module)),
-             *(Path(shutil.which(name) or name) for name in ("busybox", "redis-check-rdb", "dropbear"))]
+    paths = [
+        LAB / "image.py",
+        LAB / "cpio.py",
+        *sorted((LAB / "guest").iterdir()),
+        kernel.modules / "modules.dep",
+        *(PROGRAMS / name for name in GUEST_PROGRAMS),
+        *filter(None, (agent, module)),
+        *(Path(shutil.which(name) or name) for name in ("busybox", "redis-check-rdb", "dropbear")),
+    ]
     for path in paths:
         digest.update(str(path).encode() + (path.read_bytes() if path.exists() else b""))
     return digest.hexdigest()

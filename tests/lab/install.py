@@ -23,27 +23,50 @@ def required() -> list[str]:
 
 def missing(packages: list[str]) -> list[str]:
     """Which of `packages` are not installed."""
-    query = subprocess.run(["dpkg-query", "-W", "-f", "${db:Status-Status} ${Package}\n", *packages],
-                           capture_output=True, text=True, check=False)
+    query = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${db:Status-Status} ${Package}\n", *packages],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     installed = {line.split()[1] for line in query.stdout.splitlines() if line.startswith("installed ")}
     return [package for package in packages if package not in installed]
 
 
 def _apt(*arguments: str) -> None:
     """One apt-get call, repeated while another apt or the network is in the way."""
-    command = ["apt-get", "-y", "-q", "-o", f"DPkg::Lock::Timeout={LOCK_WAIT_S}", "-o", "Acquire::Retries=3",
-               "-o", "Dpkg::Options::=--force-confold", *arguments]
+    command = [
+        "apt-get",
+        "-y",
+        "-q",
+        "-o",
+        f"DPkg::Lock::Timeout={LOCK_WAIT_S}",
+        "-o",
+        "Acquire::Retries=3",
+        "-o",
+        "Dpkg::Options::=--force-confold",
+        *arguments,
+    ]
     environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive", LC_ALL="C")
     output = ""
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(PAUSE_S)
-        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, check=False)
+        done = subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
         if done.returncode == 0:
             return
         output = done.stdout
-    raise LabError(f"{' '.join(command[:1] + list(arguments)[:1])} failed {ATTEMPTS} times:\n{output[-2000:]}")
+    raise LabError(
+        f"{' '.join(command[:1] + list(arguments)[:1])} failed {ATTEMPTS} times:\n{output[-2000:]}"
+    )
 
 
 def install(tell: Callable[[str], None]) -> None:

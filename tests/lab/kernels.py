@@ -35,8 +35,11 @@ def find(series: str) -> Kernel:
     """The newest kernel of `series` ("6.1", "6.12") with headers and modules."""
     pattern = re.compile(rf"vmlinuz-({re.escape(series)}\.\d.*-cloud-amd64)$")
     found = [match.group(1) for match in map(pattern.match, (path.name for path in BOOT.iterdir())) if match]
-    found = [release for release in found
-             if (HEADERS / f"linux-headers-{release}").is_dir() and (MODULES / release).is_dir()]
+    found = [
+        release
+        for release in found
+        if (HEADERS / f"linux-headers-{release}").is_dir() and (MODULES / release).is_dir()
+    ]
     if not found:
         raise LabError(f"no cloud kernel {series} with its headers is installed (see tests/lab/requirements)")
     return Kernel(max(found, key=_order))

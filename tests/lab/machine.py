@@ -65,8 +65,17 @@ CONSOLE = ["console=ttyS0", "no_console_suspend", "loglevel=6", "random.trust_cp
 class Machine:
     """A QEMU process.  `logs` gets its console; `sockets` must be a short path."""
 
-    def __init__(self, name: str, shape: Shape, boot: Boot, nics: list[Nic], disk: Disk | None, namespace: Namespace,
-                 logs: Path, sockets: Path):
+    def __init__(
+        self,
+        name: str,
+        shape: Shape,
+        boot: Boot,
+        nics: list[Nic],
+        disk: Disk | None,
+        namespace: Namespace,
+        logs: Path,
+        sockets: Path,
+    ):
         self.name, self.shape, self.nics, self.disk = name, shape, nics, disk
         self.console_path = logs / f"{name}.console"
         self._errors_path = logs / f"{name}.qemu"
@@ -88,28 +97,62 @@ class Machine:
 
     def _command_line(self, boot: Boot, socket_of: dict[str, Path]) -> list[str]:
         shape = self.shape
-        command = ["qemu-system-x86_64", "-name", self.name, "-nodefaults", "-no-user-config", "-display", "none",
-                   "-accel", shape.accel, "-cpu", shape.cpu, "-smp", str(shape.vcpus), "-m", str(shape.memory_mib),
-                   "-kernel", str(boot.kernel), "-initrd", str(boot.initrd),
-                   "-append", " ".join(CONSOLE + (["panic=1"] if boot.reboots else []) + boot.append),
-                   "-action", f"reboot={'reset' if boot.reboots else 'shutdown'},shutdown=pause",
-                   "-serial", "chardev:console",
-                   "-device", f"virtio-serial-pci,addr={SERIAL_ADDRESS},max_ports=4"]
+        command = [
+            "qemu-system-x86_64",
+            "-name",
+            self.name,
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-accel",
+            shape.accel,
+            "-cpu",
+            shape.cpu,
+            "-smp",
+            str(shape.vcpus),
+            "-m",
+            str(shape.memory_mib),
+            "-kernel",
+            str(boot.kernel),
+            "-initrd",
+            str(boot.initrd),
+            "-append",
+            " ".join(CONSOLE + (["panic=1"] if boot.reboots else []) + boot.append),
+            "-action",
+            f"reboot={'reset' if boot.reboots else 'shutdown'},shutdown=pause",
+            "-serial",
+            "chardev:console",
+            "-device",
+            f"virtio-serial-pci,addr={SERIAL_ADDRESS},max_ports=4",
+        ]
         for use, path in socket_of.items():
             log = f",logfile={self.console_path}" if use == "console" else ""
             command += ["-chardev", f"socket,id={use},path={path},server=on,wait=off{log}"]
-        command += ["-mon", "chardev=qmp,mode=control",
-                    "-device", "virtserialport,nr=1,chardev=command,name=lab.command",
-                    "-device", "virtserialport,nr=2,chardev=verdict,name=lab.verdict"]
+        command += [
+            "-mon",
+            "chardev=qmp,mode=control",
+            "-device",
+            "virtserialport,nr=1,chardev=command,name=lab.command",
+            "-device",
+            "virtserialport,nr=2,chardev=verdict,name=lab.verdict",
+        ]
         for number, nic in enumerate(self.nics):
-            command += ["-netdev", f"tap,id=nic{number},ifname={nic.tap},script=no,downscript=no",
-                        "-device", f"{nic.model},netdev=nic{number},mac={nic.mac},addr={FIRST_NIC_ADDRESS + number},"
-                                   "romfile="]
+            command += [
+                "-netdev",
+                f"tap,id=nic{number},ifname={nic.tap},script=no,downscript=no",
+                "-device",
+                f"{nic.model},netdev=nic{number},mac={nic.mac},addr={FIRST_NIC_ADDRESS + number}," "romfile=",
+            ]
         if self.disk:
-            command += ["-drive", f"file={self.disk.file},format=raw,if=none,id=disk0,cache={self.disk.cache},"
-                                  "file.locking=off",
-                        "-device", f"{self.disk.model},drive=disk0,serial={self.disk.serial},share-rw=on,"
-                                   f"addr={DISK_ADDRESS}"]
+            command += [
+                "-drive",
+                f"file={self.disk.file},format=raw,if=none,id=disk0,cache={self.disk.cache},"
+                "file.locking=off",
+                "-device",
+                f"{self.disk.model},drive=disk0,serial={self.disk.serial},share-rw=on,"
+                f"addr={DISK_ADDRESS}",
+            ]
         return command + list(shape.extra)
 
     def _wait_sockets(self, paths: list[Path]) -> None:
@@ -145,7 +188,9 @@ class Machine:
         deadline = time.monotonic() + timeout_s
         while self.qmp.status() != status:
             if time.monotonic() > deadline:
-                raise Timeout(f"the VM {self.name} is {self.qmp.status()}, not {status}, after {timeout_s:.0f} s")
+                raise Timeout(
+                    f"the VM {self.name} is {self.qmp.status()}, not {status}, after {timeout_s:.0f} s"
+                )
             time.sleep(0.02)
 
     def disk_writes(self) -> tuple[int, int]:
@@ -160,7 +205,11 @@ class Machine:
         if self.alive:
             try:
                 (logs / f"{self.name}.state").write_text(
-                    self.qmp.status() + "\n" + self.qmp.monitor("info registers -a") + self.qmp.monitor("info network"))
+                    self.qmp.status()
+                    + "\n"
+                    + self.qmp.monitor("info registers -a")
+                    + self.qmp.monitor("info network")
+                )
             except LabError as error:
                 (logs / f"{self.name}.state").write_text(f"{error}\n")
         return "\n".join(self.console().splitlines()[-25:])

@@ -17,9 +17,13 @@ inline std::int64_t clock_ns(clockid_t clock) {
     return now.tv_sec * kSecond + now.tv_nsec;
 }
 
-inline std::int64_t now_ns() { return clock_ns(CLOCK_MONOTONIC); }
+inline std::int64_t now_ns() {
+    return clock_ns(CLOCK_MONOTONIC);
+}
 
-inline timespec to_timespec(std::int64_t ns) { return {ns / kSecond, ns % kSecond}; }
+inline timespec to_timespec(std::int64_t ns) {
+    return {ns / kSecond, ns % kSecond};
+}
 
 inline void sleep_until(std::int64_t ns) {
     const timespec at = to_timespec(ns);

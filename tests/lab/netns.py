@@ -55,7 +55,9 @@ class Namespace:
     def run(self, *command: str) -> str:
         """Runs a short command inside and returns what it prints."""
         with self.entered():
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+            )
         if done.returncode != 0:
             raise LabError(f"{' '.join(command)}: {done.stderr.strip()}")
         return done.stdout
@@ -64,7 +66,9 @@ class Namespace:
         """Starts a program inside.  Ctrl-C at the terminal does not reach it; it is killed when this process
         ends, however that comes about."""
         with self.entered():
-            return subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *command], start_new_session=True, **options)
+            return subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", *command], start_new_session=True, **options
+            )
 
 
 def end(process: subprocess.Popen | None, patience_s: float = 3) -> None:

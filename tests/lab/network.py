@@ -60,8 +60,21 @@ class Network:
         if self.link:
             rate = bits_per_second(self.link)
             burst = max(rate // 8 // 500, 16 * 1024)  # 2 ms worth: the host's timers are no finer
-            self.namespace.run("tc", "qdisc", "add", "dev", tap, "root", "tbf", "rate", str(rate), "burst", str(burst),
-                               "latency", QUEUE)
+            self.namespace.run(
+                "tc",
+                "qdisc",
+                "add",
+                "dev",
+                tap,
+                "root",
+                "tbf",
+                "rate",
+                str(rate),
+                "burst",
+                str(burst),
+                "latency",
+                QUEUE,
+            )
         return tap
 
     def cut(self, tap: str) -> None:

@@ -19,8 +19,9 @@ class _Program:
 
     def __init__(self, namespace: Namespace, name: str, *arguments: str):
         self.name = name
-        self.process = namespace.popen([str(PROGRAMS / name), *arguments], stdin=subprocess.PIPE,
-                                       stdout=subprocess.PIPE, text=True)
+        self.process = namespace.popen(
+            [str(PROGRAMS / name), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         self._lines: deque[dict[str, Any]] = deque()
         self._news = threading.Condition()
         self._ended = False
@@ -84,7 +85,9 @@ class RedisClient(_Program):
     """One TCP connection to Redis that checks every answer."""
 
     def __init__(self, namespace: Namespace, address: str, keys: int, value_bytes: int, pace_us: int = 1000):
-        super().__init__(namespace, "redis_client", address, "6379", str(keys), str(value_bytes), str(pace_us))
+        super().__init__(
+            namespace, "redis_client", address, "6379", str(keys), str(value_bytes), str(pace_us)
+        )
 
     def wait_filled(self, timeout_s: float) -> dict[str, Any]:
         return self._expect(self._answer(timeout_s), "filled")
@@ -107,8 +110,10 @@ class RedisClient(_Program):
             if status["answers"] >= first + more:
                 return status
             if time.monotonic() > deadline:
-                raise Timeout(f"Redis answered only {status['answers'] - first} of {more} questions "
-                              f"in {timeout_s:.0f} s")
+                raise Timeout(
+                    f"Redis answered only {status['answers'] - first} of {more} questions "
+                    f"in {timeout_s:.0f} s"
+                )
             time.sleep(0.05)
 
     @staticmethod

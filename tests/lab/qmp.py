@@ -50,7 +50,7 @@ class Qmp:
         return self.call("human-monitor-command", **{"command-line": line})
 
     def status(self) -> str:
-        """ "running", "shutdown", "paused" … """
+        """ "running", "shutdown", "paused" …"""
         return self.call("query-status")["status"]
 
     def close(self) -> None:

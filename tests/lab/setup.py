@@ -77,8 +77,12 @@ class Setup:
         self.network = Network(plan.nics, plan.link)
         self._ending.callback(self.network.close)
         self.namespace = self.network.namespace
-        self.shape = Shape(plan.vcpus, plan.memory_mib, self.built.accel,
-                           "host" if self.built.accel == accel.KVM else Shape.cpu)
+        self.shape = Shape(
+            plan.vcpus,
+            plan.memory_mib,
+            self.built.accel,
+            "host" if self.built.accel == accel.KVM else Shape.cpu,
+        )
         self.disk = self._make_disk("shared", plan.disk) if plan.disk else None
 
     def __enter__(self) -> "Setup":
@@ -100,7 +104,9 @@ class Setup:
         self._ending.callback(file.unlink, missing_ok=True)
         with open(file, "wb") as content:
             content.truncate(self.plan.disk_mib << 20)
-        self.namespace.run("mke2fs", "-q", "-t", "ext4", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(file))
+        self.namespace.run(
+            "mke2fs", "-q", "-t", "ext4", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(file)
+        )
         return Disk(file, f"lab-{name}", model)
 
     def other_disk(self) -> Disk:
@@ -113,8 +119,10 @@ class Setup:
 
     def _nics(self, machine: str, number: int) -> list[Nic]:
         """Machine `number`'s cards: service first, migration last (the same one when there is one)."""
-        return [Nic(self.network.add_tap(machine, nic), f"52:54:00:00:0{nic}:{number:02x}", self.plan.nic_model)
-                for nic in range(self.plan.nics)]
+        return [
+            Nic(self.network.add_tap(machine, nic), f"52:54:00:00:0{nic}:{number:02x}", self.plan.nic_model)
+            for nic in range(self.plan.nics)
+        ]
 
     def stay(self, number: int) -> str:
         return self.network.stay_address(number)
@@ -123,18 +131,29 @@ class Setup:
     def source(self) -> Machine:
         return self.machines[0]
 
-    def boot_source(self, name: str = "source", append: tuple[str, ...] = (), shape: Shape | None = None) -> Machine:
+    def boot_source(
+        self, name: str = "source", append: tuple[str, ...] = (), shape: Shape | None = None
+    ) -> Machine:
         """The guest's first VM, booted and answering."""
         nics = self._nics(name, 1)
         service = [f"{self.stay(1)}/{PREFIX}"] if self.plan.nics == 1 else []
-        arguments = [f"lab.name={name}", f"lab.follow={FOLLOW}",
-                     f"lab.nic={','.join([nics[0].mac, *service, f'{FOLLOW}/{PREFIX}'])}", *append]
+        arguments = [
+            f"lab.name={name}",
+            f"lab.follow={FOLLOW}",
+            f"lab.nic={','.join([nics[0].mac, *service, f'{FOLLOW}/{PREFIX}'])}",
+            *append,
+        ]
         if self.plan.nics == 2:
             arguments.append(f"lab.nic={nics[1].mac},{self.stay(1)}/{PREFIX}")
         if self.disk:
             arguments.append("lab.disk=1")
-        machine = self._start(name, shape or self.shape, Boot(self.built.kernel.image, self.built.guest, arguments),
-                              nics, self.disk)
+        machine = self._start(
+            name,
+            shape or self.shape,
+            Boot(self.built.kernel.image, self.built.guest, arguments),
+            nics,
+            self.disk,
+        )
         machine.commands.wait_ready(BOOT_TIMEOUT_S)
         return machine
 
@@ -156,16 +175,33 @@ class Setup:
             self._landing.write_bytes(content)
         return self._landing
 
-    def boot_target(self, number: int = 2, *, name: str | None = None, shape: Shape | None = None,
-                    kernel: kernels.Kernel | None = None, landing: Path | None = None, disk: Disk | None = None,
-                    without_disk: bool = False, append: tuple[str, ...] = ()) -> Machine:
+    def boot_target(
+        self,
+        number: int = 2,
+        *,
+        name: str | None = None,
+        shape: Shape | None = None,
+        kernel: kernels.Kernel | None = None,
+        landing: Path | None = None,
+        disk: Disk | None = None,
+        without_disk: bool = False,
+        append: tuple[str, ...] = (),
+    ) -> Machine:
         """A VM in its landing environment, waiting for a guest."""
         name = name or f"target{number if number > 2 else ''}"
         nics = self._nics(name, number)
-        arguments = [f"selfmigrate.net={nics[-1].mac},{self.stay(number)}/{PREFIX}",
-                     f"selfmigrate.listen={self.stay(number)}", "selfmigrate.insecure", *append]
-        boot = Boot((kernel or self.built.kernel).image, landing or self.landing_image(), arguments, reboots=True)
-        machine = self._start(name, shape or self.shape, boot, nics, None if without_disk else disk or self.disk)
+        arguments = [
+            f"selfmigrate.net={nics[-1].mac},{self.stay(number)}/{PREFIX}",
+            f"selfmigrate.listen={self.stay(number)}",
+            "selfmigrate.insecure",
+            *append,
+        ]
+        boot = Boot(
+            (kernel or self.built.kernel).image, landing or self.landing_image(), arguments, reboots=True
+        )
+        machine = self._start(
+            name, shape or self.shape, boot, nics, None if without_disk else disk or self.disk
+        )
         self.wait_listening(machine)
         return machine
 
@@ -196,5 +232,3 @@ def logs_folder(parent: Path, what: str) -> Path:
         folder = parent / f"{time.strftime('%Y%m%d-%H%M%S')}-{what}-{number}"
     folder.mkdir(parents=True)
     return folder
-
-

@@ -15,13 +15,20 @@ from .netns import Namespace, end
 class Session:
     """One SSH connection that runs one command; what the command prints arrives as lines with their time."""
 
-    def __init__(self, namespace: Namespace, address: str, command: str, told: Callable[[str], None] | None = None):
+    def __init__(
+        self, namespace: Namespace, address: str, command: str, told: Callable[[str], None] | None = None
+    ):
         self.lines: list[tuple[int, str]] = []
         self._told = told
         self._news: queue.Queue[str | None] = queue.Queue()
         self.process = namespace.popen(
             ["dbclient", "-y", "-y", "-T", "-i", str(ssh_key()), f"root@{address}", command],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
         self._thread = threading.Thread(target=self._collect, daemon=True)
         self._thread.start()
 
@@ -56,8 +63,12 @@ class Session:
 
 def fetch(namespace: Namespace, address: str, path: str, timeout_s: float = 60) -> bytes:
     """The content of a file in the guest."""
-    process = namespace.popen(["dbclient", "-y", "-y", "-T", "-i", str(ssh_key()), f"root@{address}", f"cat {path}"],
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process = namespace.popen(
+        ["dbclient", "-y", "-y", "-T", "-i", str(ssh_key()), f"root@{address}", f"cat {path}"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         return process.communicate(timeout=timeout_s)[0]
     except subprocess.TimeoutExpired:

@@ -37,8 +37,16 @@ class Outcome:
 
 
 def _figures(plan: Plan, mode: str, kind: Kind) -> dict[str, Any]:
-    return {"verdict": "failed", "mode": mode, "kernel": plan.kernel, "vcpus": plan.vcpus,
-            "memory_mib": plan.memory_mib, "link": plan.link, "nics": plan.nics, "workload": kind.name}
+    return {
+        "verdict": "failed",
+        "mode": mode,
+        "kernel": plan.kernel,
+        "vcpus": plan.vcpus,
+        "memory_mib": plan.memory_mib,
+        "link": plan.link,
+        "nics": plan.nics,
+        "workload": kind.name,
+    }
 
 
 def run(plan: Plan, mode: str, kind: Kind, logs: Path, tell: Tell, quote: Tell) -> Outcome:
@@ -61,10 +69,16 @@ def run(plan: Plan, mode: str, kind: Kind, logs: Path, tell: Tell, quote: Tell) 
 
 def _run(setup: Setup, outcome: Outcome, mode: str, kind: Kind, tell: Tell, quote: Tell) -> None:
     plan = setup.plan
-    tell(f"booting the source: {plan.vcpus} vCPU, {plan.memory_mib} MiB, kernel {setup.built.kernel.release}, "
-         f"accelerator {setup.built.accel.split(',')[0]}")
+    tell(
+        f"booting the source: {plan.vcpus} vCPU, {plan.memory_mib} MiB, kernel {setup.built.kernel.release}, "
+        f"accelerator {setup.built.accel.split(',')[0]}"
+    )
     source = setup.boot_source()
-    tell("the guest is up; filling Redis" if kind.name == "redis" else f"the guest is up; starting the {kind.name}")
+    tell(
+        "the guest is up; filling Redis"
+        if kind.name == "redis"
+        else f"the guest is up; starting the {kind.name}"
+    )
     workload = Workload(setup, kind)
     workload.start()
     tell("making the target's landing image inside the guest")
@@ -73,10 +87,21 @@ def _run(setup: Setup, outcome: Outcome, mode: str, kind: Kind, tell: Tell, quot
     target = setup.boot_target()
 
     stays = [setup.stay(1), setup.stay(2)]
-    tap = setup.own(TapWatch(setup.namespace, setup.tap("source", setup.network.migration_nic),
-                             setup.logs / "source-tap.csv", stays))
-    service_tap = tap if plan.nics == 1 else setup.own(
-        TapWatch(setup.namespace, setup.tap("source", 0), setup.logs / "source-service-tap.csv", stays))
+    tap = setup.own(
+        TapWatch(
+            setup.namespace,
+            setup.tap("source", setup.network.migration_nic),
+            setup.logs / "source-tap.csv",
+            stays,
+        )
+    )
+    service_tap = (
+        tap
+        if plan.nics == 1
+        else setup.own(
+            TapWatch(setup.namespace, setup.tap("source", 0), setup.logs / "source-service-tap.csv", stays)
+        )
+    )
     workload.before_move()
     watch = setup.own(FrozenWatch(source))
     tell("a client outside reads and writes on one TCP connection, another pings every millisecond")
@@ -106,8 +131,12 @@ def _run(setup: Setup, outcome: Outcome, mode: str, kind: Kind, tell: Tell, quot
     service_tap.count()
     if tap is not service_tap:
         tap.count()
-    frames = [one for watched in {tap, service_tap} for one in watched.frames("from_guest", "service")
-              if one[0] > commit_ns]
+    frames = [
+        one
+        for watched in {tap, service_tap}
+        for one in watched.frames("from_guest", "service")
+        if one[0] > commit_ns
+    ]
     frozen, complaints = watch.judge(commit_ns, len(frames))
     workload.shut_down()
 
@@ -115,13 +144,20 @@ def _run(setup: Setup, outcome: Outcome, mode: str, kind: Kind, tell: Tell, quot
     if outcome.report.get("verdict") != "moved":
         outcome.reasons.append(f"the report's verdict is {outcome.report.get('verdict')}")
     outcome.figures.update({key: outcome.report.get(key) for key in FROM_REPORT})
-    outcome.figures.update({
-        "udp_gap_ms": blackout_ms, "tcp_gap_ms": client["longest_gap_ms"],
-        "blackout_ms": blackout_ms, "pinger_lateness_ms": pings["own_lateness_ms"],
-        "bytes_sent": after["from_guest_migration"]["bytes"] - before["from_guest_migration"]["bytes"],
-        "bytes_received": after["to_guest_migration"]["bytes"] - before["to_guest_migration"]["bytes"],
-        "stop_ms": outcome.report.get("stop_ms"), "client_answers": client["answers"],
-        "acknowledged_writes": client["writes"], "source_after_commit": frozen})
+    outcome.figures.update(
+        {
+            "udp_gap_ms": blackout_ms,
+            "tcp_gap_ms": client["longest_gap_ms"],
+            "blackout_ms": blackout_ms,
+            "pinger_lateness_ms": pings["own_lateness_ms"],
+            "bytes_sent": after["from_guest_migration"]["bytes"] - before["from_guest_migration"]["bytes"],
+            "bytes_received": after["to_guest_migration"]["bytes"] - before["to_guest_migration"]["bytes"],
+            "stop_ms": outcome.report.get("stop_ms"),
+            "client_answers": client["answers"],
+            "acknowledged_writes": client["writes"],
+            "source_after_commit": frozen,
+        }
+    )
 
 
 def _last_words(text: str) -> str:

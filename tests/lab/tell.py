@@ -26,15 +26,23 @@ class Teller:
         print(text, file=sys.stderr, flush=True)
 
 
-COLUMNS = (("blackout", "blackout_ms", "{:.0f} ms"), ("TCP gap", "tcp_gap_ms", "{:.0f} ms"),
-           ("stop", "stop_ms", "{:.0f} ms"), ("total", "total_ms", "{:.0f} ms"),
-           ("sent", "bytes_sent", "{:,.0f} B"), ("in use", "pages_in_use", "{:,.0f} pages"),
-           ("zero", "pages_zero", "{:,.0f}"), ("pages sent", "pages_sent", "{:,.0f}"))
+COLUMNS = (
+    ("blackout", "blackout_ms", "{:.0f} ms"),
+    ("TCP gap", "tcp_gap_ms", "{:.0f} ms"),
+    ("stop", "stop_ms", "{:.0f} ms"),
+    ("total", "total_ms", "{:.0f} ms"),
+    ("sent", "bytes_sent", "{:,.0f} B"),
+    ("in use", "pages_in_use", "{:,.0f} pages"),
+    ("zero", "pages_zero", "{:,.0f}"),
+    ("pages sent", "pages_sent", "{:,.0f}"),
+)
 
 
 def _cells(figures: dict[str, Any]) -> list[str]:
-    return [form.format(figures[key]) if isinstance(figures.get(key), (int, float)) else "-"
-            for _, key, form in COLUMNS]
+    return [
+        form.format(figures[key]) if isinstance(figures.get(key), (int, float)) else "-"
+        for _, key, form in COLUMNS
+    ]
 
 
 def median(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -50,11 +58,18 @@ def median(runs: list[dict[str, Any]]) -> dict[str, Any]:
 def table(runs: list[dict[str, Any]]) -> str:
     """One line a run, and a line of medians for every mode that ran more than once."""
     rows = [["", *(title for title, _, _ in COLUMNS)]]
-    rows += [[f"{number}. {run['mode']}: {run['verdict']}", *_cells(run)] for number, run in enumerate(runs, 1)]
+    rows += [
+        [f"{number}. {run['mode']}: {run['verdict']}", *_cells(run)] for number, run in enumerate(runs, 1)
+    ]
     for mode in dict.fromkeys(run["mode"] for run in runs):
         of_mode = [run for run in runs if run["mode"] == mode and run["verdict"] == "moved"]
         if len(of_mode) > 1:
             rows.append([f"median of {len(of_mode)}, {mode}", *_cells(median(of_mode))])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) if not column else cell.rjust(width)
-                               for column, (cell, width) in enumerate(zip(row, widths))) for row in rows)
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if not column else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths))
+        )
+        for row in rows
+    )

@@ -74,38 +74,52 @@ class Workload:
 
     def start(self) -> None:
         run = self.machine.commands.run
-        log = "--appendonly yes --auto-aof-rewrite-percentage 0 --dir /disk/redis" if self.setup.disk else "--dir /tmp"
+        log = (
+            "--appendonly yes --auto-aof-rewrite-percentage 0 --dir /disk/redis"
+            if self.setup.disk
+            else "--dir /tmp"
+        )
         if self.setup.disk:
             run("mkdir -p /disk/redis")
-        run(f"redis-server --bind {FOLLOW} --port 6379 --protected-mode no --save '' --loglevel warning {log} "
+        run(
+            f"redis-server --bind {FOLLOW} --port 6379 --protected-mode no --save '' --loglevel warning {log} "
             ">/run/redis.log 2>&1 & for i in $(seq 100); do grep -q ':18EB 0*:0000 0A' /proc/net/tcp && exit 0; "
-            "sleep 0.1; done; cat /run/redis.log; exit 1")  # 18EB: port 6379, 0A: listening
+            "sleep 0.1; done; cat /run/redis.log; exit 1"
+        )  # 18EB: port 6379, 0A: listening
         big = self.kind.name == "redis"
         keys = self.kind.working_set_mib * (1 << 20) // VALUE_BYTES if big else SMALL_KEYS
         self.redis = self.setup.own(
-            RedisClient(self.setup.namespace, FOLLOW, keys, VALUE_BYTES, 1000 if big else 5000))
+            RedisClient(self.setup.namespace, FOLLOW, keys, VALUE_BYTES, 1000 if big else 5000)
+        )
         self.redis.wait_filled(FILL_TIMEOUT_S)
         if self.kind.name in ("writer", "reader"):
-            run(f"pages {self.kind.name} {self.kind.working_set_mib} {self.kind.rate_mb} /dev/lab.verdict "
-                ">/run/pages.log 2>&1 &")
+            run(
+                f"pages {self.kind.name} {self.kind.working_set_mib} {self.kind.rate_mb} /dev/lab.verdict "
+                ">/run/pages.log 2>&1 &"
+            )
             self.machine.verdicts.wait(0, FILL_TIMEOUT_S, program="pages", event="filled")
             self._pages = 1
         if self.setup.disk:
             # the log of the filling is on the disk now; its cache is not what this workload is about
             run("sync; echo 1 > /proc/sys/vm/drop_caches", 60)
-            self.setup.source.commands.run(f"dd if=/dev/urandom of={FILE} bs=1M count={FILE_MIB // 2} 2>/dev/null; sync",
-                                           60)
+            self.setup.source.commands.run(
+                f"dd if=/dev/urandom of={FILE} bs=1M count={FILE_MIB // 2} 2>/dev/null; sync", 60
+            )
 
     def before_move(self) -> None:
         """Takes down what must be the same afterwards, and starts to watch."""
         run = self.machine.commands.run
         if self.setup.disk:
-            run(f"dd if=/dev/urandom of={FILE} bs=1M count={FILE_MIB // 2} seek={FILE_MIB // 2} 2>/dev/null", 60)
+            run(
+                f"dd if=/dev/urandom of={FILE} bs=1M count={FILE_MIB // 2} seek={FILE_MIB // 2} 2>/dev/null",
+                60,
+            )
             self._file_sum = run(f"md5sum < {FILE}", 60)
         self._processes = processes(self.machine)
         if self.pinger is None:
             self.pinger = self.setup.own(
-                Pinger(self.setup.namespace, FOLLOW, 7, self.setup.logs / "pinger.csv"))
+                Pinger(self.setup.namespace, FOLLOW, 7, self.setup.logs / "pinger.csv")
+            )
         self.redis.mark()
 
     def moved_to(self, machine: Machine) -> None:
@@ -131,7 +145,9 @@ class Workload:
             self.machine.commands.run("kill -USR1 $(pidof pages)")
             line = verdicts.wait(seen, 60, program="pages", event="all-checked")
             if line["wrong"]:
-                self.reasons.append(f"{line['wrong']} of {line['pages']} pages of the working set are damaged")
+                self.reasons.append(
+                    f"{line['wrong']} of {line['pages']} pages of the working set are damaged"
+                )
 
     def finish(self) -> dict[str, Any]:
         """Reads back every key and stops watching; figures of the client and the pinger."""
@@ -144,7 +160,10 @@ class Workload:
         if self.pinger and not pings["answers"]:
             self.reasons.append("no datagram was ever answered")
         for line in self.machine.console().splitlines():
-            if any(mark in line for mark in ("BUG:", "Oops", "WARNING:", "Call Trace", "rcu: INFO", "Kernel panic")):
+            if any(
+                mark in line
+                for mark in ("BUG:", "Oops", "WARNING:", "Call Trace", "rcu: INFO", "Kernel panic")
+            ):
                 self.reasons.append(f"the guest's kernel says: {line.strip()}")
                 break
         return {"client": client, "pings": pings}
@@ -153,8 +172,11 @@ class Workload:
         """Ends the guest as an administrator would and checks the shared disk's filesystem from outside."""
         if not self.setup.disk:
             return
-        self.machine.commands.run("kill $(pidof redis-server); for i in $(seq 100); do pidof redis-server >/dev/null "
-                                  "|| break; sleep 0.1; done; umount /disk", 60)
+        self.machine.commands.run(
+            "kill $(pidof redis-server); for i in $(seq 100); do pidof redis-server >/dev/null "
+            "|| break; sleep 0.1; done; umount /disk",
+            60,
+        )
         check = self.setup.namespace.run
         self.machine.qmp.call("quit")
         self.machine.process.wait(10)

@@ -25,7 +25,8 @@ int main(int argc, char** argv) {
     const int device = open("/dev/" SMIG_DEVICE_NAME, O_RDWR | O_CLOEXEC);
     smig_plain exempt{};
     exempt.size = sizeof exempt;
-    if (device < 0 || mlockall(MCL_CURRENT | MCL_FUTURE) != 0 || ioctl(device, SMIG_IOC_EXEMPT, &exempt) != 0) {
+    if (device < 0 || mlockall(MCL_CURRENT | MCL_FUTURE) != 0 ||
+        ioctl(device, SMIG_IOC_EXEMPT, &exempt) != 0) {
         std::perror("assassin");
         return 1;
     }
@@ -37,6 +38,7 @@ int main(int argc, char** argv) {
             continue;
         }
         if (since == 0) since = lab::now_ns();
-        if (lab::now_ns() - since >= delay) return kill(static_cast<pid_t>(status.owner_pid), SIGKILL) == 0 ? 0 : 1;
+        if (lab::now_ns() - since >= delay)
+            return kill(static_cast<pid_t>(status.owner_pid), SIGKILL) == 0 ? 0 : 1;
     }
 }

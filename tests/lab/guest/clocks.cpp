@@ -77,7 +77,8 @@ int main(int argc, char** argv) {
     std::signal(SIGUSR1, [](int) { reporting = 1; });
     std::signal(SIGTERM, [](int) { ending = 1; });
     std::vector<std::thread> threads;
-    for (unsigned cpu = 0; cpu < std::thread::hardware_concurrency(); ++cpu) threads.emplace_back(watch_on, cpu);
+    for (unsigned cpu = 0; cpu < std::thread::hardware_concurrency(); ++cpu)
+        threads.emplace_back(watch_on, cpu);
 
     const std::int64_t start = lab::now_ns();
     std::vector<Timer> timers;
@@ -115,13 +116,15 @@ int main(int argc, char** argv) {
         char line[512];
         const int length = std::snprintf(
             line, sizeof line,
-            "{\"program\": \"clocks\", \"ran_ms\": %lld, \"realtime_ns\": %lld, \"back\": [%lld, %lld, %lld], "
+            "{\"program\": \"clocks\", \"ran_ms\": %lld, \"realtime_ns\": %lld, \"back\": [%lld, %lld, "
+            "%lld], "
             "\"longest_step_ms\": [%.3f, %.3f, %.3f], \"fired\": %llu, \"early\": %llu, \"repeated\": %llu, "
             "\"missed\": %llu, \"periods\": %llu, \"periods_expected\": %llu}\n",
             static_cast<long long>((now - start) / lab::kMillisecond),
             static_cast<long long>(lab::clock_ns(CLOCK_REALTIME)), static_cast<long long>(watches[0].back),
             static_cast<long long>(watches[1].back), static_cast<long long>(watches[2].back),
-            static_cast<double>(watches[0].longest_step) / 1e6, static_cast<double>(watches[1].longest_step) / 1e6,
+            static_cast<double>(watches[0].longest_step) / 1e6,
+            static_cast<double>(watches[1].longest_step) / 1e6,
             static_cast<double>(watches[2].longest_step) / 1e6, static_cast<unsigned long long>(fired),
             static_cast<unsigned long long>(early), static_cast<unsigned long long>(repeated),
             static_cast<unsigned long long>(missed), static_cast<unsigned long long>(periods),

@@ -21,7 +21,9 @@ constexpr std::size_t kMaxScript = 1 << 20;
 constexpr std::size_t kMaxOutput = 4 << 20;
 
 // The port says 0 bytes or an error while no host is connected: wait for one.
-void pause_briefly() { usleep(20'000); }
+void pause_briefly() {
+    usleep(20'000);
+}
 
 void write_all(int fd, const std::string& bytes) {
     for (std::size_t done = 0; done < bytes.size();) {

@@ -31,7 +31,8 @@ struct Page {
 class WorkingSet {
 public:
     explicit WorkingSet(std::size_t pages) : generation_(pages, 0) {
-        void* memory = mmap(nullptr, pages * sizeof(Page), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        void* memory =
+            mmap(nullptr, pages * sizeof(Page), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (memory == MAP_FAILED) std::exit(1);
         page_ = static_cast<Page*>(memory);
         for (std::size_t index = 0; index < pages; ++index) write(index);
@@ -95,18 +96,20 @@ int main(int argc, char** argv) {
     const auto report = [&](const char* event) {
         char line[256];
         std::snprintf(line, sizeof line,
-                      "{\"program\": \"pages\", \"event\": \"%s\", \"mono_ns\": %lld, \"pages\": %zu, \"checked\": %llu, "
+                      "{\"program\": \"pages\", \"event\": \"%s\", \"mono_ns\": %lld, \"pages\": %zu, "
+                      "\"checked\": %llu, "
                       "\"written\": %llu, \"wrong\": %llu, \"lost_ms\": %.1f}\n",
-                      event, static_cast<long long>(lab::now_ns()), set.size(), static_cast<unsigned long long>(checked),
-                      static_cast<unsigned long long>(written), static_cast<unsigned long long>(wrong),
-                      skipped / pages_per_ns / 1e6);
+                      event, static_cast<long long>(lab::now_ns()), set.size(),
+                      static_cast<unsigned long long>(checked), static_cast<unsigned long long>(written),
+                      static_cast<unsigned long long>(wrong), skipped / pages_per_ns / 1e6);
         port.line(line);
     };
     for (;;) {
         const std::int64_t now = lab::now_ns();
         if (check_all != 0) {
             check_all = 0;
-            for (std::size_t index = 0; index < set.size(); ++index, ++checked) wrong += set.right(index) ? 0 : 1;
+            for (std::size_t index = 0; index < set.size(); ++index, ++checked)
+                wrong += set.right(index) ? 0 : 1;
             report("all-checked");
         }
         if (now >= next_report) {

@@ -42,7 +42,8 @@ int where() {
 
 int main(int argc, char** argv) {
     if (argc == 2 && std::strcmp(argv[1], "where") == 0) return where();
-    void* memory = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    void* memory =
+        mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     if (memory == MAP_FAILED) return 1;
     auto* page = static_cast<volatile Page*>(memory);
     page->magic = kMagic;

@@ -2,7 +2,8 @@
 // pinger ADDRESS PORT TRACE: one UDP datagram every millisecond, whatever comes back (open loop).
 //
 // Ends when stdin ends.  TRACE gets one line an answer: when it arrived, when its question left, its number.
-// stdout gets one JSON line: counts, the longest time between two answers, and how late the pinger itself was.
+// stdout gets one JSON line: counts, the longest time between two answers, and how late the pinger itself
+// was.
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -75,7 +76,8 @@ int main(int argc, char** argv) {
             if (read(STDIN_FILENO, &byte, 1) <= 0) break;
         }
         Ping ping{};
-        while (recv(fd, &ping, sizeof ping, MSG_DONTWAIT) == sizeof ping) answers.push_back({lab::now_ns(), ping});
+        while (recv(fd, &ping, sizeof ping, MSG_DONTWAIT) == sizeof ping)
+            answers.push_back({lab::now_ns(), ping});
     }
     ending = true;
     sender.join();
@@ -87,7 +89,8 @@ int main(int argc, char** argv) {
     for (std::size_t index = 0; index < answers.size(); ++index) {
         const Answer& answer = answers[index];
         std::fprintf(trace, "%lld,%lld,%llu\n", static_cast<long long>(answer.arrived_ns),
-                     static_cast<long long>(answer.ping.sent_ns), static_cast<unsigned long long>(answer.ping.number));
+                     static_cast<long long>(answer.ping.sent_ns),
+                     static_cast<unsigned long long>(answer.ping.number));
         if (index == 0) continue;
         const std::int64_t gap = answer.arrived_ns - answers[index - 1].arrived_ns;
         if (gap > longest) {
@@ -96,10 +99,11 @@ int main(int argc, char** argv) {
         }
     }
     std::fclose(trace);
-    std::printf("{\"sent\": %llu, \"answers\": %zu, \"longest_gap_ms\": %.3f, \"gap_start_ns\": %lld, "
-                "\"gap_end_ns\": %lld, \"own_lateness_ms\": %.3f}\n",
-                static_cast<unsigned long long>(sent.load()), answers.size(), static_cast<double>(longest) / 1e6,
-                static_cast<long long>(from), static_cast<long long>(from + longest),
-                static_cast<double>(latest_ns.load()) / 1e6);
+    std::printf(
+        "{\"sent\": %llu, \"answers\": %zu, \"longest_gap_ms\": %.3f, \"gap_start_ns\": %lld, "
+        "\"gap_end_ns\": %lld, \"own_lateness_ms\": %.3f}\n",
+        static_cast<unsigned long long>(sent.load()), answers.size(), static_cast<double>(longest) / 1e6,
+        static_cast<long long>(from), static_cast<long long>(from + longest),
+        static_cast<double>(latest_ns.load()) / 1e6);
     return 0;
 }

@@ -184,14 +184,16 @@ struct Gap {
 };
 
 void tell(const char* event, const Keys& keys, const Gap& gap, std::uint64_t writes) {
-    std::printf("{\"event\": \"%s\", \"mono_ns\": %lld, \"keys\": %zu, \"answers\": %llu, \"writes\": %llu, "
-                "\"checked\": %llu, \"wrong\": %llu, \"lost\": %llu, \"longest_gap_ms\": %.3f, "
-                "\"gap_start_ns\": %lld, \"gap_end_ns\": %lld, \"last_answer_ns\": %lld}\n",
-                event, static_cast<long long>(lab::now_ns()), keys.size(), static_cast<unsigned long long>(gap.answers),
-                static_cast<unsigned long long>(writes), static_cast<unsigned long long>(keys.checked()),
-                static_cast<unsigned long long>(keys.wrong()), static_cast<unsigned long long>(keys.lost()),
-                static_cast<double>(gap.longest) / 1e6, static_cast<long long>(gap.from),
-                static_cast<long long>(gap.from + gap.longest), static_cast<long long>(gap.last_answer));
+    std::printf(
+        "{\"event\": \"%s\", \"mono_ns\": %lld, \"keys\": %zu, \"answers\": %llu, \"writes\": %llu, "
+        "\"checked\": %llu, \"wrong\": %llu, \"lost\": %llu, \"longest_gap_ms\": %.3f, "
+        "\"gap_start_ns\": %lld, \"gap_end_ns\": %lld, \"last_answer_ns\": %lld}\n",
+        event, static_cast<long long>(lab::now_ns()), keys.size(),
+        static_cast<unsigned long long>(gap.answers), static_cast<unsigned long long>(writes),
+        static_cast<unsigned long long>(keys.checked()), static_cast<unsigned long long>(keys.wrong()),
+        static_cast<unsigned long long>(keys.lost()), static_cast<double>(gap.longest) / 1e6,
+        static_cast<long long>(gap.from), static_cast<long long>(gap.from + gap.longest),
+        static_cast<long long>(gap.last_answer));
     std::fflush(stdout);
 }
 
@@ -235,7 +237,8 @@ int main(int argc, char** argv) {
             next_question = lab::now_ns() + pace;
         }
         pollfd ready[] = {{redis.fd(), POLLIN, 0}, {STDIN_FILENO, POLLIN, 0}};
-        const timespec until = lab::to_timespec(waiting ? lab::kSecond : std::max<std::int64_t>(next_question - lab::now_ns(), 0));
+        const timespec until = lab::to_timespec(
+            waiting ? lab::kSecond : std::max<std::int64_t>(next_question - lab::now_ns(), 0));
         ppoll(ready, 2, &until, nullptr);
         if (ready[0].revents != 0) {
             redis.take();

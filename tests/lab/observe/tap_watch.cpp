@@ -62,9 +62,11 @@ public:
         const auto head = frame.head;
         if (head.size() < 34) return kService;
         const std::uint16_t type = be16(head, 12);
-        if (type == ETH_P_IP && head[23] == IPPROTO_TCP && is_stay(head, 26) && is_stay(head, 30)) return kMigration;
+        if (type == ETH_P_IP && head[23] == IPPROTO_TCP && is_stay(head, 26) && is_stay(head, 30))
+            return kMigration;
         // 28: the sender's address, 38: the one it asks about or answers to
-        if (type == ETH_P_ARP && head.size() >= 42 && (is_stay(head, 28) || (is_zero(head, 28) && is_stay(head, 38))))
+        if (type == ETH_P_ARP && head.size() >= 42 &&
+            (is_stay(head, 28) || (is_zero(head, 28) && is_stay(head, 38))))
             return kStay;
         return kService;
     }
@@ -92,7 +94,8 @@ Count on_wire(const Frame& frame) {
         if (offset_at < frame.head.size()) headers = 14 + ip + (frame.head[offset_at] >> 4) * 4u;
     }
     if (headers >= frame.length) return {1, frame.length};
-    const std::size_t segments = (frame.length - headers + frame.offload.gso_size - 1) / frame.offload.gso_size;
+    const std::size_t segments =
+        (frame.length - headers + frame.offload.gso_size - 1) / frame.offload.gso_size;
     return {segments, frame.length + (segments - 1) * headers};
 }
 
@@ -100,8 +103,8 @@ void tell(const std::array<std::array<Count, kKinds>, kDirections>& counts, unsi
     std::printf("{\"mono_ns\": %lld, \"missed\": %llu", static_cast<long long>(lab::now_ns()), missed);
     for (std::size_t direction = 0; direction < kDirections; ++direction)
         for (std::size_t kind = 0; kind < kKinds; ++kind)
-            std::printf(", \"%s_%s\": {\"frames\": %llu, \"bytes\": %llu}", kDirectionName[direction], kKindName[kind],
-                        counts[direction][kind].frames, counts[direction][kind].bytes);
+            std::printf(", \"%s_%s\": {\"frames\": %llu, \"bytes\": %llu}", kDirectionName[direction],
+                        kKindName[kind], counts[direction][kind].frames, counts[direction][kind].bytes);
     std::printf("}\n");
     std::fflush(stdout);
 }
