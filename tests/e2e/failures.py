@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever dies before go: the source's workload goes on, on the same connection, and a second move succeeds."""
+"""Whatever dies before go, the workload goes on where it was, and a second move succeeds."""
 
 import time
 from pathlib import Path

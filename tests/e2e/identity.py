@@ -54,7 +54,8 @@ def clocks(logs: Path, series: str) -> None:
         )
         expect(
             not (after["early"] or after["repeated"] or after["missed"]),
-            f"one-shot timers: {after['early']} early, {after['repeated']} more than once, {after['missed']} never",
+            f"one-shot timers: {after['early']} early, {after['repeated']} more than once, "
+            f"{after['missed']} never",
         )
         expect(
             abs(after["periods"] - after["periods_expected"]) <= 1,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes a folder as a "newc" cpio archive, the form the kernel takes an initramfs in; everything owned by root."""
+"""Writes a folder as a "newc" cpio archive, the form of an initramfs; everything is owned by root."""
 
 import os
 import stat

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Moves a running guest from one virtual machine to another and judges, from outside, whether it really moved.
+"""Moves a running guest from one virtual machine to another and judges from outside whether it really moved.
 
 Run as root on Debian 12; installs and builds by itself what it needs.
 """
@@ -121,8 +121,8 @@ def main() -> int:
     if not failed:
         source = figures[-1]["source_after_commit"]
         print(
-            f"The source after the commit: {source['samples']} samples, {len(source['user_mode'])} in user mode, "
-            f"{source['ticks']} wakenings of a frozen task, {source['service_frames']} service frames, "
+            f"The source after the commit: {source['samples']} samples, "
+            f"{len(source['user_mode'])} in user mode, {source['ticks']} wakenings of a frozen task, {source['service_frames']} service frames, "
             f"{source['disk_writes']} disk writes."
         )
     if not failed:

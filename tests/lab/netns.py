@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network namespace without a name: it lives as long as this object or a process inside, and cannot be left behind."""
+"""A network namespace without a name: it lives as long as this object or a process in it, and leaves nothing."""
 
 import ctypes
 import os

@@ -81,11 +81,12 @@ class Workload:
         )
         if self.setup.disk:
             run("mkdir -p /disk/redis")
+        listens = "grep -q ':18EB 0*:0000 0A' /proc/net/tcp"  # 18EB: port 6379, 0A: listening
         run(
-            f"redis-server --bind {FOLLOW} --port 6379 --protected-mode no --save '' --loglevel warning {log} "
-            ">/run/redis.log 2>&1 & for i in $(seq 100); do grep -q ':18EB 0*:0000 0A' /proc/net/tcp && exit 0; "
-            "sleep 0.1; done; cat /run/redis.log; exit 1"
-        )  # 18EB: port 6379, 0A: listening
+            f"redis-server --bind {FOLLOW} --port 6379 --protected-mode no --save '' {log} "
+            f">/run/redis.log 2>&1 & for i in $(seq 100); do {listens} && exit 0; sleep 0.1; done; "
+            "cat /run/redis.log; exit 1"
+        )
         big = self.kind.name == "redis"
         keys = self.kind.working_set_mib * (1 << 20) // VALUE_BYTES if big else SMALL_KEYS
         self.redis = self.setup.own(
@@ -127,7 +128,7 @@ class Workload:
         self.machine = machine
 
     def check(self) -> None:
-        """Still the same processes, the same connection, the same file; LabError or self.reasons say what is not."""
+        """Same processes, same connection, same file; LabError or self.reasons say what is not."""
         self.redis.wait_answers(20, 30)
         now = processes(self.machine)
         for pid, name in self._processes.items():
