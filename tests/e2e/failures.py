@@ -65,7 +65,7 @@ class TargetAgent(Blow):
 
 
 class SourceAgent(Blow):
-    """The stop process is killed; while the guest is frozen, by a process that the freezer spares."""
+    """All processes of the move die; while the guest is frozen, its owner does, by a process that is spared."""
 
     def arm(self, phase: str) -> None:
         self.console_end = len(self.target.console())
@@ -74,7 +74,8 @@ class SourceAgent(Blow):
 
     def strike(self) -> None:
         self.scene.here.commands.attempt(
-            "kill -9 $(pidof selfmigrate)", timeout_s=HOLD_MS / 1000 + RECOVERY_S
+            "for p in /proc/[0-9]*; do [ $(readlink $p/exe) = /usr/bin/selfmigrate ] && kill -9 ${p##*/}; done",
+            timeout_s=HOLD_MS / 1000 + RECOVERY_S,
         )
 
 
