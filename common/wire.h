@@ -190,7 +190,7 @@ struct smig_wire_range {
 struct smig_wire_image_end {
 	uint64_t data_pages;	/* sent in PAGES */
 	uint64_t zero_pages;	/* sent in ZEROS */
-	uint64_t digest;	/* sum modulo 2^64 of XXH64(page, seed = pfn) over all data pages */
+	uint64_t digest;	/* sum modulo 2^64 of the checksums of all IMAGE, BITMAP, PAGES and ZEROS frames */
 };
 
 /* READY repeats what arrived; the source compares. */
@@ -223,10 +223,28 @@ struct smig_wire_alive {
 	uint8_t drawn[SMIG_WIRE_ID_LEN];	/* fresh from the clone's random generator */
 };
 
-/* GO, VOID, WAIT, RELEASED answer with the same epoch and nonce. */
+/* VOID, WAIT and RELEASED answer with the same epoch and nonce. */
 struct smig_wire_verdict {
 	uint8_t epoch[SMIG_WIRE_ID_LEN];
 	uint8_t boot_nonce[SMIG_WIRE_ID_LEN];
+};
+
+/*
+ * GO: the same, and what only the source could measure, for the report that the
+ * clone prints.  Times are the source's CLOCK_MONOTONIC; 0 = not known.
+ */
+struct smig_wire_go {
+	uint8_t epoch[SMIG_WIRE_ID_LEN];
+	uint8_t boot_nonce[SMIG_WIRE_ID_LEN];
+	uint64_t data_pages;
+	uint64_t zero_pages;
+	uint64_t payload_bytes;		/* of all image frames, headers included */
+	uint64_t captured_ns;		/* CAPTURE returned */
+	uint64_t image_end_ns;		/* IMAGE_END handed to the kernel */
+	uint64_t ready_ns;		/* READY arrived */
+	uint64_t jump_ns;		/* JUMP sent */
+	uint64_t alive_ns;		/* ALIVE arrived */
+	uint64_t commit_ns;		/* COMMIT returned */
 };
 
 #endif /* SELFMIGRATE_WIRE_H */

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/cli/clone_entry.hpp"
+
+#include "agent/base/power.hpp"
+#include "agent/peer/clone.hpp"
+
+namespace smig {
+
+bool clone_main(CloneStart& start) {
+    MachinePower power;
+    auto handover = parse_handover(start.handover);
+    if (!handover) {
+        // Nobody to ask; the source has not given, for it was never asked.
+        power.reset();
+        return false;
+    }
+    CloneContext context{start.device, handover.value(), start.plan,    power,
+                         start.holds,  start.pulse,      start.outcome, start.report};
+    return run_clone(context);
+}
+
+}  // namespace smig

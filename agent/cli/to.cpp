@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+// Parses, forks the detached agent, and shows what it says.  This process is frozen and moved like any other; what it
+// prints at last it prints on the target.
+#include "agent/cli/to.hpp"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "agent/base/clock.hpp"
+#include "agent/cli/clone_entry.hpp"
+#include "agent/cli/endpoint.hpp"
+#include "agent/device/char_device.hpp"
+#include "agent/source/agent_process.hpp"
+
+namespace smig {
+
+namespace {
+
+volatile sig_atomic_t interrupted = 0;
+
+void on_interrupt(int) { interrupted = 1; }
+
+struct Arguments {
+    std::string target;
+    std::string mode = "stop-copy";
+    std::string json;
+    std::vector<std::string> holds;
+    double alive_timeout_s = 20;
+    AgentOptions options;
+};
+
+void complain(const std::string& text) { std::fprintf(stderr, "selfmigrate to: %s\n", text.c_str()); }
+
+Result<void> complete(Arguments& arguments) {
+    auto where = parse_host_port(arguments.target, SMIG_WIRE_DEFAULT_PORT);
+    if (!where) return where.error();
+    for (const std::string& text : arguments.holds) {
+        auto hold = parse_hold(text);
+        if (!hold) return hold.error();
+        arguments.options.holds.push_back(hold.value());
+    }
+    auto address = resolve_host(where.value().host);
+    if (!address) return address.error();
+    arguments.options.target = arguments.target;
+    arguments.options.address = address.value();
+    arguments.options.port = where.value().port;
+    arguments.options.limits.alive = static_cast<std::int64_t>(arguments.alive_timeout_s * 1000);
+    arguments.options.open_device = open_char_device;
+    arguments.options.clone_main = clone_main;
+    return {};
+}
+
+// Everything of the terminal and the caller is let go: their death must not reach a move.
+[[noreturn]] void become_agent(AgentOptions& options, Fd client) {
+    ::setsid();
+    ::prctl(PR_SET_NAME, "smig-agent");
+    for (const int number : {SIGHUP, SIGINT, SIGQUIT, SIGPIPE}) ::signal(number, SIG_IGN);
+    ::signal(SIGCHLD, SIG_DFL);
+    if (::chdir("/") != 0) ::_exit(1);
+    const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+    const int kept = ::fcntl(client.release(), F_DUPFD_CLOEXEC, 10);
+    for (int fd = 0; fd < 3; ++fd) ::dup2(null, fd);
+    ::syscall(SYS_close_range, 3u, static_cast<unsigned>(kept) - 1, 0);
+    ::syscall(SYS_close_range, static_cast<unsigned>(kept) + 1, ~0u, 0);
+    // The kernel must not choose these processes when memory is short.
+    if (const int score = ::open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC); score >= 0) {
+        if (::write(score, "-1000", 5) < 0) ::_exit(1);
+        ::close(score);
+    }
+    MachinePower power;
+    options.power = &power;
+    ::_exit(run_agent(options, Fd(kept)));
+}
+
+class Client {
+public:
+    Client(Fd agent, std::string json_path) : agent_(std::move(agent)), json_path_(std::move(json_path)) {}
+
+    int run() {
+        for (;;) {
+            if (interrupted == 1) {
+                interrupted = 2;
+                complain("cancelling; once the guest is stopped it is too late");
+                const std::string line = "{\"cancel\":true}\n";
+                if (::send(agent_.get(), line.data(), line.size(), MSG_NOSIGNAL) < 0) break;
+            }
+            char buffer[4096];
+            pollfd entry{agent_.get(), POLLIN, 0};
+            // A signal between the check and the poll is noticed at the next turn.
+            if (::poll(&entry, 1, 500) <= 0) continue;
+            const ssize_t got = ::read(agent_.get(), buffer, sizeof(buffer));
+            if (got < 0 && errno == EINTR) continue;
+            if (got <= 0) break;
+            pending_.append(buffer, static_cast<std::size_t>(got));
+            for (std::size_t end = pending_.find('\n'); end != std::string::npos; end = pending_.find('\n')) {
+                const auto message = nlohmann::json::parse(pending_.substr(0, end), nullptr, false);
+                pending_.erase(0, end + 1);
+                if (message.is_object() && message.contains("verdict")) return finish(message);
+                if (message.is_object() && message.contains("progress")) show(message["progress"].get<std::string>());
+            }
+        }
+        complain("the agent is gone; what it had begun is undone, unless the guest had been given away");
+        return 1;
+    }
+
+private:
+    void show(const std::string& text) const { std::fprintf(stderr, "%s\n", text.c_str()); }
+
+    int finish(const nlohmann::json& message) const {
+        const std::string text = message["text"].get<std::string>();
+        const std::string json = message["json"].get<std::string>();
+        const bool moved = message["verdict"].get<std::string>() == "moved";
+        // Standard output carries the JSON alone when it is asked for there.
+        std::fprintf(moved && json_path_ != "-" ? stdout : stderr, "%s", text.c_str());
+        if (json_path_ == "-") {
+            std::printf("%s\n", json.c_str());
+        } else if (!json_path_.empty()) {
+            std::ofstream file(json_path_);
+            file << json << "\n";
+            file.close();
+            if (!file) complain(json_path_ + ": could not be written");
+        }
+        std::fflush(stdout);
+        return moved ? 0 : 1;
+    }
+
+    Fd agent_;
+    std::string json_path_;
+    std::string pending_;
+};
+
+int start(Arguments& arguments) {
+    int ends[2];
+    if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
+        complain(errno_error(Remedy::fatal, "socketpair").text);
+        return 1;
+    }
+    Fd own(ends[0]);
+    Fd agents(ends[1]);
+    const pid_t agent = ::fork();
+    if (agent < 0) {
+        complain(errno_error(Remedy::fatal, "fork").text);
+        return 1;
+    }
+    if (agent == 0) {
+        own.reset();
+        become_agent(arguments.options, std::move(agents));
+    }
+    agents.reset();
+    struct sigaction action{};
+    action.sa_handler = on_interrupt;
+    ::sigaction(SIGINT, &action, nullptr);
+    ::signal(SIGPIPE, SIG_IGN);
+    const int code = Client(std::move(own), arguments.json).run();
+    ::waitpid(agent, nullptr, 0);
+    return code;
+}
+
+}  // namespace
+
+int to_command(int argc, const char* const* argv) {
+    Arguments arguments;
+    arguments.options.started_ns = mono_ns();
+    CLI::App app("Moves this guest to the machine that waits at HOST.", "selfmigrate to");
+    app.add_option("target", arguments.target, "where `selfmigrate receive` listens")->required()->type_name("HOST[:PORT]");
+    app.add_option("--mode", arguments.mode, "stop-copy: the guest is stopped while its memory travels")
+        ->check(CLI::IsMember({"stop-copy"}));
+    app.add_option("--stay", arguments.options.network.stay, "address of this machine that does not move, used for the move")->type_name("ADDR");
+    app.add_option("--follow", arguments.options.network.follow, "address that goes with the guest; may repeat")->type_name("ADDR");
+    app.add_option("--service-if", arguments.options.network.service_interfaces, "interface whose addresses follow; may repeat")->type_name("IF");
+    app.add_option("--json", arguments.json, "write the report as JSON; - is standard output")->type_name("FILE");
+    app.add_option("--alive-timeout", arguments.alive_timeout_s, "how long to wait for the clone before the move is undone")
+        ->type_name("S")->check(CLI::Range(1.0, 3600.0));
+    app.add_flag("--keep-source", arguments.options.keep_source, "do not power off afterwards: stay frozen and fenced");
+    app.add_flag("--insecure", arguments.options.insecure, "agree that nothing is authenticated or encrypted");
+    app.add_option("--hold", arguments.holds, "test aid: wait in a phase")->type_name("PHASE:MS");
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+        return app.exit(error) == 0 ? 0 : 2;
+    }
+    if (!arguments.options.insecure) {
+        complain("refused: nothing is authenticated or encrypted yet; say --insecure if the network is trusted");
+        return 1;
+    }
+    if (auto completed = complete(arguments); !completed) {
+        complain(completed.error().text);
+        return 2;
+    }
+    return start(arguments);
+}
+
+}  // namespace smig

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/device/char_device.hpp"
+
+#include <fcntl.h>
+#include <sys/ioctl.h>
+
+#include <cerrno>
+#include <string>
+
+#include "agent/base/fd.hpp"
+
+namespace smig {
+
+namespace {
+
+constexpr const char* kPath = "/dev/" SMIG_DEVICE_NAME;
+
+Remedy remedy_of(int code) {
+    switch (code) {
+        case EAGAIN:
+        case ENOSPC:
+        case EINTR: return Remedy::retry;
+        case EBUSY:
+        case EPERM:
+        case ENOMEM:
+        case EOPNOTSUPP: return Remedy::refused;
+        default: return Remedy::fatal;
+    }
+}
+
+// What errno means here, in the words of the header; nullptr where strerror() says it.
+const char* meaning_of(int code) {
+    switch (code) {
+        case EBUSY: return "another process is moving this guest";
+        case EBADFD: return "not in this state of the move";
+        case EOPNOTSUPP: return "this kernel or machine cannot do it (the kernel log names what)";
+        case ENOMEM: return "not enough free memory";
+        case ENOSPC: return "the shadow or the spare frames do not suffice";
+        case EAGAIN: return "something moved under the capture";
+        case ENODATA: return "the image is incomplete";
+        case EILSEQ: return "the image header does not fit this machine";
+        default: return nullptr;
+    }
+}
+
+Error failure(const char* name, int code, std::uint32_t failed_step = 0) {
+    const char* meaning = meaning_of(code);
+    std::string text = std::string("module: ") + name + ": " + (meaning != nullptr ? meaning : std::strerror(code));
+    if (failed_step != 0) text += std::string(" (in step ") + failed_step_name(failed_step) + ")";
+    return {remedy_of(code), text};
+}
+
+class CharDevice final : public Device {
+public:
+    explicit CharDevice(Fd fd) : fd_(std::move(fd)) {}
+
+    Result<void> info(smig_info& out) override { return call(SMIG_IOC_INFO, "INFO", out); }
+    Result<void> status(smig_status& out) override { return call(SMIG_IOC_STATUS, "STATUS", out); }
+    Result<void> begin(std::uint32_t role) override {
+        smig_begin begin{};
+        begin.role = role;
+        return call(SMIG_IOC_BEGIN, "BEGIN", begin);
+    }
+    Result<void> set_flows(smig_flows& flows) override { return call(SMIG_IOC_FLOWS, "FLOWS", flows); }
+    Result<void> exempt() override { return plain(SMIG_IOC_EXEMPT, "EXEMPT"); }
+
+    Result<void> prepare(smig_prepare& prepare) override {
+        auto result = call(SMIG_IOC_PREPARE, "PREPARE", prepare);
+        if (!result && prepare.needed_pages > prepare.available_pages) {
+            const auto mib = [](std::uint64_t pages) { return std::to_string((pages + 255) / 256) + " MiB"; };
+            return Error{Remedy::refused, result.error().text + ": the stop needs " + mib(prepare.needed_pages) + ", " +
+                                              mib(prepare.available_pages) + " can be had; free some memory"};
+        }
+        return result;
+    }
+    Result<void> capture(smig_capture& capture) override {
+        return call(SMIG_IOC_CAPTURE, "CAPTURE", capture, &capture.failed_step);
+    }
+    Result<void> read(smig_read& read) override { return call(SMIG_IOC_READ, "READ", read); }
+    Result<void> verify() override { return plain(SMIG_IOC_VERIFY, "VERIFY"); }
+    Result<void> commit() override { return plain(SMIG_IOC_COMMIT, "COMMIT"); }
+    Result<void> thaw() override { return plain(SMIG_IOC_THAW, "THAW"); }
+
+    Result<void> land(smig_land& land) override { return call(SMIG_IOC_LAND, "LAND", land); }
+    Result<void> image(smig_image& image) override { return call(SMIG_IOC_IMAGE, "IMAGE", image); }
+    Result<void> place(smig_place& place, std::uint32_t flags) override {
+        return call(SMIG_IOC_PLACE, "PLACE", place, nullptr, flags);
+    }
+    Error jump(smig_jump& jump) override {
+        const auto result = call(SMIG_IOC_JUMP, "JUMP", jump, &jump.failed_step);
+        return result ? Error{Remedy::fatal, "module: JUMP came back"} : result.error();
+    }
+    Result<void> release(smig_release& release) override { return call(SMIG_IOC_RELEASE, "RELEASE", release); }
+
+private:
+    template <class Argument>
+    Result<void> call(unsigned long request, const char* name, Argument& argument,
+                      const std::uint32_t* failed_step = nullptr, std::uint32_t flags = 0) {
+        argument.size = sizeof(argument);
+        argument.flags = flags;
+        if (::ioctl(fd_.get(), request, &argument) == 0) return {};
+        const int code = errno;
+        return failure(name, code, failed_step != nullptr ? *failed_step : 0);
+    }
+    Result<void> plain(unsigned long request, const char* name) {
+        smig_plain argument{};
+        return call(request, name, argument);
+    }
+
+    Fd fd_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Device>> open_char_device() {
+    Fd fd(::open(kPath, O_RDWR | O_CLOEXEC));
+    if (!fd) {
+        const int code = errno;
+        std::string text = std::string(kPath) + ": " + std::strerror(code);
+        if (code == ENOENT || code == ENODEV || code == ENXIO) text += ": load the module first (insmod selfmigrate.ko)";
+        if (code == EACCES || code == EPERM) text += ": run this as root";
+        return Error{Remedy::refused, text};
+    }
+    std::unique_ptr<Device> device = std::make_unique<CharDevice>(std::move(fd));
+    smig_info info{};
+    if (auto told = device->info(info); !told) return told.error();
+    if (info.abi_version != SMIG_ABI_VERSION)
+        return Error{Remedy::refused, "the loaded module speaks ABI " + std::to_string(info.abi_version) + ", this agent " +
+                                          std::to_string(SMIG_ABI_VERSION) + ": load the module of the same build"};
+    return device;
+}
+
+}  // namespace smig

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/page/image_bitmap.hpp"
+
+#include <bit>
+
+namespace smig {
+
+bool ImageBitmap::test_all(PfnRange range) const {
+    if (range.end() > top_ || range.end() < range.start) return false;
+    for (Pfn pfn = range.start; pfn < range.end();) {
+        const std::uint64_t first = pfn.value % 64;
+        const std::uint64_t left = range.end().value - pfn.value;
+        const std::uint64_t bits = left < 64 - first ? left : 64 - first;
+        const std::uint64_t mask = (bits == 64 ? ~0ull : (1ull << bits) - 1) << first;
+        if ((words_[pfn.value / 64] & mask) != mask) return false;
+        pfn.value += bits;
+    }
+    return true;
+}
+
+PageCount ImageBitmap::count() const {
+    PageCount total;
+    for (const std::uint64_t word : words_) total.value += static_cast<std::uint64_t>(std::popcount(word));
+    return total;
+}
+
+bool ImageBitmap::set_beyond_top() const {
+    const std::uint64_t used = top_.value % 64;
+    return used != 0 && (words_.back() >> used) != 0;
+}
+
+Pfn ImageBitmap::next(Pfn from) const {
+    if (from >= top_) return top_;
+    std::uint64_t index = from.value / 64;
+    std::uint64_t word = words_[index] & (~0ull << (from.value % 64));
+    while (word == 0) {
+        if (++index == words_.size()) return top_;
+        word = words_[index];
+    }
+    const Pfn found{index * 64 + static_cast<std::uint64_t>(std::countr_zero(word))};
+    return found < top_ ? found : top_;
+}
+
+}  // namespace smig

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// One bit a page frame, in the 64-bit words that the module reads and writes.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "agent/page/pfn.hpp"
+
+namespace smig {
+
+class ImageBitmap {
+public:
+    ImageBitmap() = default;
+    // Clear; `top` is exclusive.  Allocates here and nowhere else.
+    explicit ImageBitmap(Pfn top) : top_(top), words_((top.value + 63) / 64) {}
+
+    [[nodiscard]] Pfn top() const { return top_; }
+    [[nodiscard]] std::span<std::uint64_t> words() { return words_; }
+    [[nodiscard]] std::span<const std::uint64_t> words() const { return words_; }
+    [[nodiscard]] std::uint64_t bytes() const { return words_.size() * 8; }
+
+    [[nodiscard]] bool test(Pfn pfn) const {
+        return pfn < top_ && (words_[pfn.value / 64] >> (pfn.value % 64) & 1) != 0;
+    }
+    void set(Pfn pfn) { words_[pfn.value / 64] |= 1ull << (pfn.value % 64); }
+    // Whether every frame of the range is set.
+    [[nodiscard]] bool test_all(PfnRange range) const;
+    [[nodiscard]] PageCount count() const;
+    // Bits at or beyond the top, which nobody may set.
+    [[nodiscard]] bool set_beyond_top() const;
+    // The first set frame at or after `from`; top() when there is none.
+    [[nodiscard]] Pfn next(Pfn from) const;
+
+private:
+    Pfn top_;
+    std::vector<std::uint64_t> words_;
+};
+
+}  // namespace smig

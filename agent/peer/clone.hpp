@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// The clone's part, carried out: takes on this VM's identity, asks the source for GO, releases the guest.
+//
+// Runs in the stop process (or in the supervisor that took over from it) after the second return of CAPTURE, while every
+// other task is frozen.  One thread, no log, no file.
+#pragma once
+
+#include <functional>
+
+#include "agent/base/power.hpp"
+#include "agent/device/device.hpp"
+#include "agent/network/identity.hpp"
+#include "agent/policy/hold.hpp"
+#include "agent/report/outcome.hpp"
+#include "agent/wire/channel.hpp"
+
+namespace smig {
+
+struct CloneContext {
+    Device& device;  // the move's owner, in state CLONE
+    const Handover& handover;
+    const NetworkPlan& plan;
+    Power& power;
+    const Holds& holds;
+    Pulse pulse;
+    MoveOutcome& outcome;          // filled on
+    std::function<void()> report;  // called once, when the guest runs
+};
+
+// True: the guest runs here, and the source knows or cannot be told.  False: the source refused, and the kernel did not
+// reset this VM as it was told to.
+bool run_clone(CloneContext& context);
+
+}  // namespace smig

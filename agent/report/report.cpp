@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/report/report.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <span>
+
+#include "agent/device/device.hpp"
+#include "agent/page/pfn.hpp"
+
+namespace smig {
+
+using Json = nlohmann::ordered_json;
+
+namespace {
+
+constexpr const char* kClasses[] = {"free", "anon", "cache", "kernel", "own"};
+static_assert(std::size(kClasses) == SMIG_CLASS_NR);
+
+std::string hex(std::span<const std::uint8_t> bytes) {
+    std::string out;
+    for (const std::uint8_t byte : bytes) out += fmt::format("{:02x}", byte);
+    return out;
+}
+
+double rounded_ms(double ms) { return static_cast<double>(static_cast<std::int64_t>(ms * 1000.0 + 0.5)) / 1000.0; }
+
+// Milliseconds from one moment to the next; 0 when either is not known, or the clocks of two machines say nonsense.
+double between_ms(std::uint64_t from_ns, std::uint64_t to_ns) {
+    if (from_ns == 0 || to_ns < from_ns) return 0.0;
+    return rounded_ms(static_cast<double>(to_ns - from_ns) / 1e6);
+}
+
+Json steps(const std::uint64_t (&us)[SMIG_STEP_SLOTS]) {
+    Json out = Json::object();
+    for (std::uint32_t step = 0; step < SMIG_STEP_NR; ++step)
+        if (us[step] != 0) out[step_name(step)] = static_cast<double>(us[step]) / 1000.0;
+    return out;
+}
+
+Json phases(const MoveOutcome& outcome) {
+    const smig_wire_go& sent = outcome.sent;
+    Json out;
+    out["source"] = steps(outcome.source_us);
+    out["source"]["total"] = between_ms(outcome.stop_begun_ns, sent.captured_ns);
+    out["send"] = {{"capture_to_end", between_ms(sent.captured_ns, sent.image_end_ns)},
+                   {"end_to_ready", between_ms(sent.image_end_ns, sent.ready_ns)}};
+    out["landing"] = steps(outcome.landing_us);
+    out["clone"] = steps(outcome.clone_us);
+    out["commit"] = {{"jump_to_alive", between_ms(sent.jump_ns, sent.alive_ns)},
+                     {"commit", between_ms(sent.alive_ns, sent.commit_ns)},
+                     {"network", between_ms(outcome.woke_ns, outcome.network_ns)},
+                     {"ask", between_ms(outcome.network_ns, outcome.asked_ns)},
+                     {"ask_to_go", between_ms(outcome.asked_ns, outcome.go_ns)},
+                     {"go_to_open", between_ms(outcome.go_ns, outcome.fence_open_ns)},
+                     {"announce", between_ms(outcome.fence_open_ns, outcome.announced_ns)}};
+    return out;
+}
+
+std::uint64_t pages_in_use(const MoveOutcome& outcome) {
+    return outcome.class_pages[SMIG_CLASS_ANON] + outcome.class_pages[SMIG_CLASS_CACHE] +
+           outcome.class_pages[SMIG_CLASS_KERNEL];
+}
+
+std::string step_line(const char* name, const Json& values) {
+    std::string line = fmt::format("  {:<8}", name);
+    for (const auto& [step, ms] : values.items()) line += fmt::format(" {} {:.1f}", step, ms.get<double>());
+    return line + "\n";
+}
+
+double mib(std::uint64_t pages) { return static_cast<double>(pages) * static_cast<double>(kPageBytes) / (1024.0 * 1024.0); }
+
+}  // namespace
+
+const char* verdict_name(Verdict verdict) {
+    switch (verdict) {
+        case Verdict::moved: return "moved";
+        case Verdict::rolled_back: return "rolled-back";
+        case Verdict::refused: return "refused";
+    }
+    return "?";
+}
+
+std::string report_json(const MoveFacts& facts, const MoveOutcome& outcome) {
+    Json out;
+    out["verdict"] = verdict_name(outcome.verdict);
+    out["mode"] = facts.mode;
+    out["kernel"] = facts.kernel;
+    out["vcpus"] = facts.vcpus;
+    out["memory_mib"] = facts.memory_mib;
+    out["epoch"] = hex(facts.epoch);
+    out["total_ms"] = between_ms(facts.started_ns, outcome.fence_open_ns != 0 ? outcome.fence_open_ns : facts.finished_ns);
+    out["stop_ms"] = between_ms(outcome.stop_begun_ns, outcome.fence_open_ns);
+    out["bytes_payload"] = outcome.sent.payload_bytes;
+    out["pages_in_use"] = pages_in_use(outcome);
+    out["pages_zero"] = outcome.sent.zero_pages;
+    out["pages_sent"] = outcome.sent.data_pages;
+    out["stop_image_pages"] = outcome.image_pages;
+    for (std::uint32_t i = 0; i < SMIG_CLASS_NR; ++i) out["pages_by_class"][kClasses[i]] = outcome.class_pages[i];
+    out["shadow_pages"] = outcome.shadow_pages;
+    out["shadow_used"] = outcome.shadow_used;
+    out["placed_direct"] = outcome.placed_direct;
+    out["placed_copied"] = outcome.placed_copied;
+    out["stop_phases_ms"] = phases(outcome);
+    if (outcome.verdict != Verdict::moved) out["reason"] = outcome.reason;
+    if (outcome.remarks[0] != 0) out["remarks"] = outcome.remarks;
+    if (outcome.verdict == Verdict::moved) out["drawn"] = hex(outcome.drawn);
+    // What a peer wrote may be no UTF-8.
+    return out.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+std::string report_text(const MoveFacts& facts, const MoveOutcome& outcome) {
+    if (outcome.verdict != Verdict::moved)
+        return fmt::format("not moved ({}): {}\nThe guest runs here, as before.\n", verdict_name(outcome.verdict),
+                           outcome.reason);
+    const Json ms = phases(outcome);
+    std::string text = fmt::format(
+        "moved to {}: stopped for {:.0f} ms, {:.2f} s in all\n", facts.target,
+        between_ms(outcome.stop_begun_ns, outcome.fence_open_ns),
+        between_ms(facts.started_ns, outcome.fence_open_ns) / 1000.0);
+    text += fmt::format("  kernel {}, {} vCPU{}, {} MiB\n", facts.kernel, facts.vcpus, facts.vcpus == 1 ? "" : "s", facts.memory_mib);
+    text += "pages (MiB):\n ";
+    for (std::uint32_t i = 0; i < SMIG_CLASS_NR; ++i) text += fmt::format(" {} {:.1f}", kClasses[i], mib(outcome.class_pages[i]));
+    text += fmt::format("\n  sent {:.1f}, all-zero {:.1f}, payload {:.1f}; shadow {:.1f} of {:.1f}; placed direct {:.1f}, copied {:.1f}\n",
+                        mib(outcome.sent.data_pages), mib(outcome.sent.zero_pages),
+                        static_cast<double>(outcome.sent.payload_bytes) / (1024.0 * 1024.0), mib(outcome.shadow_used),
+                        mib(outcome.shadow_pages), mib(outcome.placed_direct), mib(outcome.placed_copied));
+    text += "the stop (ms):\n";
+    for (const auto& [name, values] : ms.items()) text += step_line(name.c_str(), values);
+    if (outcome.remarks[0] != 0) text += fmt::format("remarks: {}\n", outcome.remarks);
+    return text;
+}
+
+}  // namespace smig

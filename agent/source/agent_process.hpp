@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// The detached agent of a move: checks, connects, forks the stop process and its supervisor, and waits for what they
+// report.  Frozen with everything else during the stop; on the target it wakes up and tells its client.
+//
+// To its client it speaks JSON lines over a socket pair: {"progress": text}, and at last
+// {"verdict": ..., "text": report, "json": report}.  From it it takes {"cancel": true}.  A client that is gone ends nothing.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "agent/base/fd.hpp"
+#include "agent/base/power.hpp"
+#include "agent/device/device.hpp"
+#include "agent/network/identity.hpp"
+#include "agent/policy/hold.hpp"
+#include "agent/source/clone_entry.hpp"
+#include "agent/source/machine.hpp"
+
+namespace smig {
+
+struct AgentOptions {
+    std::string target;  // as written, for the report
+    IpAddress address;   // of the target
+    std::uint16_t port = 0;
+    NetworkOptions network;
+    SourceLimits limits;
+    std::vector<Hold> holds;
+    bool keep_source = false;
+    bool insecure = false;
+    std::uint64_t started_ns = 0;
+    OpenDevice open_device;
+    Power* power = nullptr;
+    CloneMain clone_main;
+};
+
+// Runs until the move is over, one way or the other; the process's exit code.
+int run_agent(const AgentOptions& options, Fd client);
+
+}  // namespace smig

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// Makes a process fit to run while everything else is frozen: no page of it must be read from a disk, and malloc() must
+// not ask the kernel.
+#pragma once
+
+#include "agent/base/result.hpp"
+
+namespace smig {
+
+// Call in the forked, single-threaded process, before it allocates its buffers.  Error (refused).
+Result<void> lock_memory();
+
+}  // namespace smig

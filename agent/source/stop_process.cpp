@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/source/stop_process.hpp"
+
+#include <poll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstring>
+#include <optional>
+
+#include "agent/base/clock.hpp"
+#include "agent/page/image_bitmap.hpp"
+#include "agent/source/caller_service.hpp"
+#include "agent/source/control_port.hpp"
+#include "agent/source/image_sender.hpp"
+#include "agent/source/locked_memory.hpp"
+
+namespace smig {
+
+namespace {
+
+constexpr std::size_t kTargetPayload = 8192;  // the longest frame a target sends to a stop process is FAILED
+constexpr std::int64_t kSilenceMs = 10'000;   // the supervisor's patience between two pulses ...
+constexpr std::int64_t kDeviceMs = 120'000;   // ... and while one ioctl reclaims memory or stops the machine
+constexpr std::int64_t kStallMs = 10'000;     // no byte taken for so long: the link is down
+constexpr std::int64_t kFarewellMs = 1'000;
+constexpr std::int64_t kSupervisorMs = 5'000;
+constexpr std::int64_t kVoidServiceMs = 600'000;  // a clone of a move that was undone may ask for so long
+constexpr int kCaptureAttempts = 3;
+constexpr std::uint64_t kMoreShadowPages = 2048;
+
+class StopProcess final : public FrameSink {
+public:
+    StopProcess(StopPlan& plan, StopConnection connection, Fd listener, Fd report)
+        : plan_(plan),
+          shared_(*plan.shared),
+          machine_(plan.machine),
+          pulse_([this] { expect_within(kSilenceMs); }),
+          channel_(std::move(connection.socket), connection.writer,
+                   FrameReader(kTargetPayload, connection.next_received_sequence), pulse_),
+          port_(std::move(listener), pulse_),
+          callers_(port_, shared_, *plan.power, plan.keep_source),
+          report_(std::move(report)) {}
+
+    int run() {
+        if (auto prepared = get_ready(); !prepared)
+            feed(source_event::Broken{SMIG_REASON_DEVICE, prepared.error().text});
+        else
+            feed(source_event::ClocksSampled{});
+        while (!over()) feed(next_event());
+        return 0;
+    }
+
+    Result<std::uint64_t> put(smig_wire_type type, std::span<const ByteView> pieces) override {
+        return channel_.send(type, pieces, kStallMs);
+    }
+
+private:
+    void expect_within(std::int64_t ms) { shared_.heard_by_ms = mono_ms() + ms; }
+
+    // Everything that is needed while the guest is stopped.
+    Result<void> get_ready() {
+        pulse_();
+        if (auto locked = lock_memory(); !locked) return locked;
+        auto opened = plan_.open_device();
+        if (!opened) return opened.error();
+        device_ = std::move(opened).value();
+        if (auto told = device_->info(info_); !told) return told;
+        bitmap_ = ImageBitmap(Pfn{info_.top_pfn});
+        sender_ = std::make_unique<ImageSender>(*device_, *this);
+        polled_.reserve(16);
+        const std::int64_t deadline = mono_ms() + kSupervisorMs;
+        while (!shared_.supervisor_ready) {
+            if (mono_ms() > deadline) return Error{Remedy::fatal, "the supervisor did not start"};
+            ::poll(nullptr, 0, 5);
+        }
+        return {};
+    }
+
+    [[nodiscard]] bool over() const {
+        if (is_clone_) return true;
+        if (machine_.state() != SMIG_SOURCE_ROLLED_BACK) return false;
+        return !shared_.jump_sent || mono_ms() > void_until_ms_;
+    }
+
+    void feed(const SourceEvent& first) {
+        std::optional<SourceEvent> event = first;
+        while (event) {
+            const smig_session_state before = machine_.state();
+            const SourceActions actions = machine_.on(*event, mono_ms());
+            event.reset();
+            shared_.state = machine_.state();
+            if (machine_.state() != before) hold();
+            for (const SourceAction& action : actions)
+                if (auto outcome = perform(action)) event = outcome;
+        }
+    }
+
+    void hold() {
+        const std::int64_t until = mono_ms() + plan_.holds.ms_in(machine_.state());
+        for (std::int64_t left = until - mono_ms(); left > 0; left = until - mono_ms()) {
+            pulse_();
+            ::poll(nullptr, 0, static_cast<int>(std::min(left, kPulseMs)));
+        }
+    }
+
+    std::optional<SourceEvent> perform(const SourceAction& action) {
+        if (callers_.perform(action, machine_)) return {};
+        switch (action.what) {
+            case SourceDo::send_land: return send(SMIG_WIRE_LAND, encode(plan_.land));
+            case SourceDo::stop: return stop();
+            case SourceDo::send_image: return send_image();
+            case SourceDo::send_jump:
+                // First, so that whoever goes on after this process knows that a clone may ask.
+                shared_.jump_sent = true;
+                go_.jump_ns = mono_ns();
+                return send(SMIG_WIRE_JUMP, {});
+            case SourceDo::commit: return commit();
+            case SourceDo::undo_stop:
+                if (!device_->thaw()) device_.reset();
+                return {};
+            case SourceDo::tell_peer: tell_peer(); return {};
+            case SourceDo::report_back: report_back(); return {};
+            default: return {};
+        }
+    }
+
+    std::optional<SourceEvent> send(smig_wire_type type, ByteView payload) {
+        auto sent = channel_.send(type, {payload}, kStallMs);
+        if (sent) return {};
+        return source_event::Broken{SMIG_REASON_CANCELLED, sent.error().text};
+    }
+
+    smig_flows flows() const {
+        smig_flows flows{};
+        flows.nr_flows = 1;
+        smig_flow& flow = flows.flows[0];
+        flow.family = plan_.network.stay.family;
+        std::memcpy(flow.local, plan_.network.stay.bytes.data(), sizeof(flow.local));
+        std::memcpy(flow.peer, plan_.network.peer.bytes.data(), sizeof(flow.peer));
+        flow.nr_ports = 2;
+        flow.ports[0] = plan_.target_port;
+        flow.ports[1] = static_cast<std::uint16_t>(plan_.land.control_port);
+        return flows;
+    }
+
+    Result<void> prepare_stop(std::uint64_t extra_shadow_pages) {
+        expect_within(kDeviceMs);
+        smig_prepare prepare{};
+        prepare.spare_pages = footprint_pages_;
+        prepare.extra_shadow_pages = extra_shadow_pages;
+        return device_->prepare(prepare);
+    }
+
+    // Both returns of CAPTURE come through here.
+    Result<void> capture() {
+        capture_ = {};
+        capture_.handover = std::bit_cast<std::uint64_t>(handover_.data());
+        capture_.image_bitmap = std::bit_cast<std::uint64_t>(bitmap_.words().data());
+        capture_.image_bitmap_bytes = bitmap_.bytes();
+        outcome_.stop_begun_ns = mono_ns();
+        expect_within(kDeviceMs);
+        return device_->capture(capture_);
+    }
+
+    SourceEvent stop() {
+        auto begun = device_->begin(SMIG_ROLE_SOURCE);
+        if (begun) {
+            smig_flows allowed = flows();
+            begun = device_->set_flows(allowed);
+        }
+        for (int attempt = 0; begun && attempt < kCaptureAttempts; ++attempt) {
+            begun = prepare_stop(kMoreShadowPages * static_cast<std::uint64_t>(attempt));
+            if (!begun) break;
+            if (shared_.cancel_asked) return source_event::StopFailed{"cancelled"};
+            auto captured = capture();
+            if (!captured && captured.error().remedy == Remedy::retry && attempt + 1 < kCaptureAttempts) continue;
+            begun = captured;
+            break;
+        }
+        pulse_();
+        if (!begun) return source_event::StopFailed{begun.error().text};
+        note_capture(outcome_, capture_);
+        if (capture_.role == SMIG_ROLE_TARGET) {
+            wake_as_clone();
+            return source_event::DeadlinePassed{};  // says nothing to the machine, which is over
+        }
+        go_.captured_ns = mono_ns();
+        return source_event::Stopped{};
+    }
+
+    void wake_as_clone() {
+        is_clone_ = true;
+        shared_.jump_sent = false;
+        shared_.reported = false;
+        std::memcpy(shared_.handover, handover_.data(), handover_.size());
+        shared_.handover_length = SMIG_WIRE_HANDOVER_LEN;
+        close_silently(channel_.release_fd().release());
+        CloneStart start{*device_, std::string_view(handover_.data(), handover_.size()), plan_.network, plan_.holds, pulse_,
+                         outcome_, [this] {
+                             write_outcome(report_.get(), outcome_);
+                             shared_.reported = true;
+                         }};
+        while (!plan_.clone_main(start)) {
+            pulse_();
+            ::poll(nullptr, 0, 1000);
+            plan_.power->reset();
+        }
+    }
+
+    SourceEvent send_image() {
+        if (auto sent = sender_->send(capture_.header, bitmap_); !sent) return sending_failed(sent.error());
+        if (auto verified = device_->verify(); !verified)
+            return source_event::Broken{SMIG_REASON_DEVICE, verified.error().text};
+        const smig_wire_image_end end = sender_->end();
+        if (auto sent = channel_.send(SMIG_WIRE_IMAGE_END, {encode(end)}, kStallMs); !sent) return sending_failed(sent.error());
+        go_.image_end_ns = mono_ns();
+        go_.data_pages = end.data_pages;
+        go_.zero_pages = end.zero_pages;
+        go_.payload_bytes = sender_->payload_bytes();
+        return source_event::ImageSent{end};
+    }
+
+    // The target may have said why before it hung up.
+    SourceEvent sending_failed(const Error& error) {
+        if (error.remedy != Remedy::peer_lost) return source_event::Broken{SMIG_REASON_DEVICE, error.text};
+        auto frame = channel_.receive(mono_ms() + kPulseMs);
+        if (frame && frame.value().type == SMIG_WIRE_FAILED) return event_of(frame.value());
+        return source_event::Lost{false, error.text};
+    }
+
+    SourceEvent commit() {
+        go_.alive_ns = mono_ns();
+        if (auto committed = device_->commit(); !committed) {
+            smig_status status{};
+            if (!device_->status(status) || status.state != SMIG_STATE_GIVEN)
+                return source_event::CommitFailed{committed.error().text};
+        }
+        go_.commit_ns = mono_ns();
+        shared_.go = go_;
+        shared_.go_valid = true;
+        plan_.power->forbid_restart();
+        return source_event::Committed{};
+    }
+
+    void tell_peer() {
+        const Bytes payload = encode(Failure{machine_.reason(), machine_.text()});
+        if (channel_.send(SMIG_WIRE_ABORT, {payload}, kFarewellMs)) ::shutdown(channel_.fd(), SHUT_WR);
+        channel_.close();
+    }
+
+    void report_back() {
+        outcome_.verdict = machine_.refused() ? Verdict::refused : Verdict::rolled_back;
+        put_text(outcome_.reason, machine_.text());
+        outcome_.sent = go_;
+        sender_.reset();
+        device_.reset();  // before the report: whoever reads it may begin anew
+        write_outcome(report_.get(), outcome_);
+        shared_.reported = true;
+        report_.reset();
+        ::munlockall();
+        void_until_ms_ = mono_ms() + kVoidServiceMs;
+    }
+
+    SourceEvent next_event() {
+        if (!pending_.empty()) {
+            const SourceEvent event = pending_.front();
+            pending_.erase(pending_.begin());
+            return event;
+        }
+        for (;;) {
+            pulse_();
+            const std::int64_t now = mono_ms();
+            if (now >= machine_.deadline_ms()) return source_event::DeadlinePassed{};
+            if (over()) return source_event::DeadlinePassed{};
+            if (shared_.cancel_asked && machine_.state() == SMIG_SOURCE_LANDING) return source_event::CancelAsked{};
+            polled_.clear();
+            port_.add_to(polled_);
+            if (channel_.fd() >= 0) polled_.push_back({channel_.fd(), POLLIN, 0});
+            const std::int64_t left = std::min(machine_.deadline_ms() - now, kPulseMs);
+            if (::poll(polled_.data(), polled_.size(), static_cast<int>(left)) <= 0) continue;
+            pending_ = port_.service();
+            if (auto event = receive()) pending_.push_back(*event);
+            if (!pending_.empty()) return next_event();
+        }
+    }
+
+    std::optional<SourceEvent> receive() {
+        if (channel_.fd() < 0) return {};
+        auto frame = channel_.receive(0);
+        if (frame) return event_of(frame.value());
+        if (frame.error().remedy == Remedy::retry) return {};
+        const bool in_order = channel_.ended_in_order();
+        channel_.close();
+        if (frame.error().remedy == Remedy::protocol) return source_event::Broken{SMIG_REASON_PROTOCOL, frame.error().text};
+        return source_event::Lost{in_order, frame.error().text};
+    }
+
+    SourceEvent event_of(const Frame& frame) {
+        if (frame.type == SMIG_WIRE_LANDED) {
+            auto landed = decode_landed(frame.payload);
+            if (!landed) return source_event::Broken{SMIG_REASON_PROTOCOL, landed.error().text};
+            if (landed.value().footprint_pages > info_.ram_pages)
+                return source_event::Broken{SMIG_REASON_REFUSED, "the landing environment keeps more memory than this guest has"};
+            footprint_pages_ = landed.value().footprint_pages;
+            return source_event::Landed{};
+        }
+        if (frame.type == SMIG_WIRE_READY) {
+            go_.ready_ns = mono_ns();
+            auto ready = decode_ready(frame.payload);
+            if (!ready) return source_event::Broken{SMIG_REASON_PROTOCOL, ready.error().text};
+            return source_event::Ready{ready.value()};
+        }
+        if (frame.type == SMIG_WIRE_FAILED) {
+            auto failed = decode_failure(frame.payload);
+            if (!failed) return source_event::Broken{SMIG_REASON_PROTOCOL, failed.error().text};
+            return source_event::PeerFailed{failed.value().text};
+        }
+        return source_event::Broken{SMIG_REASON_PROTOCOL,
+                                    std::string("the target sent ") + type_name(static_cast<std::uint16_t>(frame.type))};
+    }
+
+    StopPlan& plan_;
+    SharedState& shared_;
+    SourceMachine machine_;
+    Pulse pulse_;
+    Channel channel_;
+    ControlPort port_;
+    CallerService callers_;
+    Fd report_;
+    std::unique_ptr<Device> device_;
+    std::unique_ptr<ImageSender> sender_;
+    smig_info info_{};
+    ImageBitmap bitmap_;
+    std::array<char, SMIG_HANDOVER_LEN> handover_{};
+    smig_capture capture_{};
+    std::uint64_t footprint_pages_ = 0;
+    MoveOutcome outcome_;
+    smig_wire_go go_{};
+    std::vector<pollfd> polled_;
+    std::vector<SourceEvent> pending_;
+    std::int64_t void_until_ms_ = 0;
+    bool is_clone_ = false;
+};
+
+}  // namespace
+
+bool write_outcome(int fd, const MoveOutcome& outcome) {
+    return ::write(fd, &outcome, sizeof(outcome)) == static_cast<ssize_t>(sizeof(outcome));
+}
+
+int run_stop_process(StopPlan& plan, StopConnection connection, Fd listener, Fd report) {
+    return StopProcess(plan, std::move(connection), std::move(listener), std::move(report)).run();
+}
+
+}  // namespace smig

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/source/supervisor.hpp"
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <optional>
+#include <vector>
+
+#include "agent/base/clock.hpp"
+#include "agent/source/caller_service.hpp"
+#include "agent/source/control_port.hpp"
+#include "agent/source/locked_memory.hpp"
+#include "agent/source/supervision.hpp"
+
+namespace smig {
+
+namespace {
+
+constexpr int kWatchMs = 200;
+constexpr int kUndoingMs = 20;
+constexpr std::int64_t kVoidServiceMs = 600'000;
+
+class Supervisor {
+public:
+    Supervisor(StopPlan& plan, Fd stop_process, Fd listener, Fd report)
+        : plan_(plan),
+          shared_(*plan.shared),
+          stop_process_(std::move(stop_process)),
+          listener_(std::move(listener)),
+          report_(std::move(report)) {}
+
+    int run() {
+        auto locked = lock_memory();
+        auto opened = plan_.open_device();
+        if (!locked || !opened || !opened.value()->exempt()) return 1;
+        device_ = std::move(opened).value();
+        shared_.supervisor_ready = true;
+        for (;;) {
+            switch (supervise(look())) {
+                case Supervision::watch: break;
+                case Supervision::kill:
+                    ::syscall(SYS_pidfd_send_signal, stop_process_.get(), SIGKILL, nullptr, 0);
+                    ::poll(nullptr, 0, kWatchMs);
+                    break;
+                case Supervision::leave: return 0;
+                case Supervision::report_leave: report_death(); return 0;
+                case Supervision::report_refuse:
+                    report_death();
+                    serve(SMIG_SOURCE_ROLLED_BACK);
+                    return 0;
+                case Supervision::give:
+                    if (device_->begin(SMIG_ROLE_SOURCE)) serve(SMIG_SOURCE_GIVEN);
+                    break;
+                case Supervision::be_clone:
+                    if (device_->begin(SMIG_ROLE_TARGET)) be_clone();
+                    break;
+            }
+        }
+    }
+
+private:
+    Observation look() {
+        pollfd entry{stop_process_.get(), POLLIN, 0};
+        if (alive_ && ::poll(&entry, 1, kWatchMs) > 0) alive_ = false;
+        if (!alive_) ::poll(nullptr, 0, kUndoingMs);
+        smig_status status{};
+        Observation seen;
+        seen.stop_process_alive = alive_;
+        if (device_->status(status)) seen.device_state = status.state;
+        const std::int64_t now = mono_ms();
+        if (seen.device_state != SMIG_STATE_CLONE) clone_since_ms_ = now;
+        seen.clone_seen_ms = now - clone_since_ms_;
+        seen.overdue = now > shared_.heard_by_ms;
+        seen.woke_as_clone = shared_.handover_length != 0;
+        seen.jump_sent = shared_.jump_sent;
+        seen.reported = shared_.reported;
+        return seen;
+    }
+
+    void report_death() {
+        MoveOutcome outcome;
+        put_text(outcome.reason, std::string("the stop process died (") +
+                                     state_name(static_cast<smig_session_state>(shared_.state.load())) +
+                                     "); the module has undone the stop");
+        write_outcome(report_.get(), outcome);
+        shared_.reported = true;
+        report_.reset();
+    }
+
+    // Answers on the control port: for ever when given, for a while when rolled back.
+    void serve(smig_session_state state) {
+        SourceMachine machine = SourceMachine::adopt(state, shared_.epoch, shared_.boot_nonce);
+        ControlPort port(std::move(listener_), {});
+        CallerService callers(port, shared_, *plan_.power, plan_.keep_source);
+        if (state == SMIG_SOURCE_GIVEN) plan_.power->forbid_restart();
+        std::vector<pollfd> polled;
+        const std::int64_t until = state == SMIG_SOURCE_GIVEN ? kNever : mono_ms() + kVoidServiceMs;
+        while (mono_ms() < until) {
+            polled.clear();
+            port.add_to(polled);
+            if (::poll(polled.data(), polled.size(), kWatchMs) <= 0) continue;
+            for (const SourceEvent& event : port.service())
+                for (const SourceAction& action : machine.on(event, mono_ms())) callers.perform(action, machine);
+        }
+    }
+
+    void be_clone() {
+        MoveOutcome outcome;
+        CloneStart start{*device_,
+                         std::string_view(shared_.handover, shared_.handover_length),
+                         plan_.network,
+                         plan_.holds,
+                         {},
+                         outcome,
+                         [&] {
+                             write_outcome(report_.get(), outcome);
+                             shared_.reported = true;
+                         }};
+        // Without a hand-over the clone has never asked, so the source cannot have given: a reset is safe.
+        while (shared_.handover_length == 0 || !plan_.clone_main(start)) {
+            plan_.power->reset();
+            ::poll(nullptr, 0, 1000);
+        }
+    }
+
+    StopPlan& plan_;
+    SharedState& shared_;
+    Fd stop_process_;
+    Fd listener_;
+    Fd report_;
+    std::unique_ptr<Device> device_;
+    bool alive_ = true;
+    std::int64_t clone_since_ms_ = mono_ms();
+};
+
+}  // namespace
+
+int run_supervisor(StopPlan& plan, Fd stop_process, Fd listener, Fd report) {
+    return Supervisor(plan, std::move(stop_process), std::move(listener), std::move(report)).run();
+}
+
+}  // namespace smig
