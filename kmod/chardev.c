@@ -9,6 +9,7 @@
 #include <linux/clocksource.h>
 #include <linux/fs.h>
 #include <linux/kernel.h>
+#include <linux/ktime.h>
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -103,9 +104,17 @@ static int do_begin(struct file *file, void *data)
 	if (smig.owner)
 		return -EBUSY;
 	if (smig.state == SMIG_STATE_IDLE) {
-		ret = smig_ram_scan() ?: smig_main_shut_out();
+		ret = smig_ram_scan();
 		if (ret)
 			return ret;
+		/* the landing environment goes on with one CPU: its others must not slow down the jump */
+		ret = source ? 0 : smig_jump_cpus_off();
+		ret = ret ?: smig_main_shut_out();
+		if (ret) {
+			if (!source)
+				smig_jump_cpus_on();
+			return ret;
+		}
 		smig.failed_step = 0;
 		smig.failed_errno = 0;
 		set_state(source ? SMIG_STATE_SOURCE : SMIG_STATE_TARGET);
@@ -184,7 +193,7 @@ static int do_capture(struct file *file, void *data)
 	set_state(SMIG_STATE_CAPTURED);
 	ret = smig_image_bitmap_to_user(arg->image_bitmap, arg->image_bitmap_bytes);
 	if (ret) {
-		smig_image_thaw_source();
+		smig_image_thaw(NULL);
 		set_state(SMIG_STATE_SOURCE);
 	}
 	return ret;
@@ -243,7 +252,7 @@ static int do_thaw(struct file *file, void *data)
 
 	if (arg->flags)
 		return -EINVAL;
-	smig_image_thaw_source();
+	smig_image_thaw(NULL);
 	set_state(SMIG_STATE_SOURCE);
 	return 0;
 }
@@ -316,10 +325,15 @@ static int do_release(struct file *file, void *data)
 {
 	struct smig_release *arg = data;
 
-	if (arg->flags)
+	if (arg->flags & ~SMIG_RELEASE_FENCES_ONLY)
 		return -EINVAL;
-	smig_image_release_clone(arg->clone_us, &arg->fence_open_mono_ns);
-	become_idle();
+	if (arg->flags & SMIG_RELEASE_FENCES_ONLY) {
+		smig_image_open_fences();
+		arg->fence_open_mono_ns = ktime_get_ns();
+		return 0;
+	}
+	smig_image_thaw(arg->clone_us);
+	set_state(SMIG_STATE_SOURCE);
 	return 0;
 }
 
@@ -422,18 +436,17 @@ static int smig_release(struct inode *inode, struct file *file)
 		switch (smig.state) {
 		case SMIG_STATE_CAPTURED:
 			pr_info("the agent let go before commit: the guest goes on here\n");
-			smig_image_thaw_source();
-			become_idle();
-			break;
+			smig_image_thaw(NULL);
+			fallthrough;
 		case SMIG_STATE_SOURCE:
-			smig_image_drop();
-			smig_fence_net_set_flows(NULL);
+			smig_image_cleanup();
 			become_idle();
 			break;
 		case SMIG_STATE_TARGET:
 		case SMIG_STATE_LANDED:
 			smig_land_give_back();
 			become_idle();
+			smig_jump_cpus_on();
 			break;
 		case SMIG_STATE_GIVEN:
 		case SMIG_STATE_CLONE:

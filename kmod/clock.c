@@ -24,17 +24,10 @@ static u64 (*real_read)(struct clocksource *cs);
 static struct clocksource *saved_suspend_clocksource;
 static bool returning;		/* which way timekeeping goes */
 static u64 suspended_cycles;	/* the counter when timekeeping stopped */
-static u64 returned_cycles;	/* what timekeeping shall go on from */
+static u64 suspended_tsc;
 static u64 before_cycles;	/* a pair taken just before */
 static u64 before_mono_ns;
-
-static u64 hooked_read(struct clocksource *cs)
-{
-	if (returning)
-		return returned_cycles;
-	suspended_cycles = real_read(cs);
-	return suspended_cycles;
-}
+static const struct smig_handover *from_target;
 
 static u64 cycles_to_ns(const struct clocksource *cs, u64 cycles)
 {
@@ -46,6 +39,48 @@ static u64 ns_to_cycles(const struct clocksource *cs, u64 ns)
 	return mul_u64_u64_div_u64(ns, 1ULL << cs->shift, cs->mult);
 }
 
+/* CLOCK_MONOTONIC at which timekeeping stopped. */
+u64 smig_clock_captured_mono_ns(void)
+{
+	return before_mono_ns + cycles_to_ns(hooked, (suspended_cycles - before_cycles) & hooked->mask);
+}
+
+/* What CLOCK_MONOTONIC would read now, had it never stopped. */
+static u64 continued_mono_ns(void)
+{
+	u64 tsc = rdtsc_ordered();
+
+	if (from_target)
+		return from_target->source_mono_ns +
+		       mul_u64_u64_div_u64(tsc - from_target->target_tsc, 1000000, from_target->target_tsc_khz);
+	return smig_clock_captured_mono_ns() + mul_u64_u64_div_u64(tsc - suspended_tsc, 1000000, tsc_khz);
+}
+
+/*
+ * On the way back this is the first read after the counter itself was resumed;
+ * some (HPET) begin anew at zero then, so the past is counted from what it reads
+ * now, not from what it read before.
+ */
+static u64 hooked_read(struct clocksource *cs)
+{
+	u64 mono_ns, passed_ns, cycles;
+
+	if (!returning) {
+		suspended_cycles = real_read(cs);
+		suspended_tsc = rdtsc_ordered();
+		return suspended_cycles;
+	}
+	mono_ns = continued_mono_ns();
+	passed_ns = mono_ns > smig_clock_captured_mono_ns() ? mono_ns - smig_clock_captured_mono_ns() : 0;
+	cycles = ns_to_cycles(cs, passed_ns);
+	if (cycles > cs->mask >> 1) {
+		pr_warn("clocksource %s wraps too soon to make up for %llu ms; clocks lose time\n",
+			cs->name, passed_ns / NSEC_PER_MSEC);
+		cycles = cs->mask >> 1;
+	}
+	return (real_read(cs) - cycles) & cs->mask;
+}
+
 /* With irqs off, directly before syscore_suspend(). */
 void smig_clock_before_suspend(void)
 {
@@ -54,18 +89,13 @@ void smig_clock_before_suspend(void)
 	before_mono_ns = ktime_get_ns();
 	before_cycles = real_read(hooked);
 	suspended_cycles = before_cycles;
+	suspended_tsc = rdtsc_ordered();
 	returning = false;
 	if (smig_var.suspend_clocksource) {
 		saved_suspend_clocksource = *smig_var.suspend_clocksource;
 		*smig_var.suspend_clocksource = NULL;
 	}
 	WRITE_ONCE(hooked->read, hooked_read);
-}
-
-/* CLOCK_MONOTONIC at which timekeeping stopped. */
-u64 smig_clock_captured_mono_ns(void)
-{
-	return before_mono_ns + cycles_to_ns(hooked, (suspended_cycles - before_cycles) & hooked->mask);
 }
 
 /*
@@ -75,26 +105,11 @@ u64 smig_clock_captured_mono_ns(void)
  */
 void smig_clock_before_resume(const struct smig_handover *handover)
 {
-	u64 passed_ns, mono_ns, cycles;
-
 	returning = true;
+	from_target = handover;
 	/* a sleep that ends before it began is not injected, nor is one that needs no timing */
 	smig_var.timekeeping_suspend_time->tv_sec = TIME64_MAX;
 	*smig_var.suspend_timing_needed = false;
-	if (!handover) {
-		returned_cycles = suspended_cycles;
-		return;
-	}
-	mono_ns = handover->source_mono_ns +
-		  mul_u64_u64_div_u64(rdtsc_ordered() - handover->target_tsc, 1000000, handover->target_tsc_khz);
-	passed_ns = mono_ns > smig_clock_captured_mono_ns() ? mono_ns - smig_clock_captured_mono_ns() : 0;
-	cycles = ns_to_cycles(hooked, passed_ns);
-	if (cycles > hooked->mask >> 1) {
-		pr_warn("clocksource %s wraps too soon to make up for %llu ms; clocks lose time\n",
-			hooked->name, passed_ns / NSEC_PER_MSEC);
-		cycles = hooked->mask >> 1;
-	}
-	returned_cycles = (real_read(hooked) - cycles) & hooked->mask;
 }
 
 /* With irqs off, after syscore_resume(). */

@@ -14,7 +14,6 @@
 #include <linux/sched.h>
 #include <linux/suspend.h>
 #include <linux/syscore_ops.h>
-#include <asm/smp.h>
 #include <asm/tsc.h>
 
 #include "smig.h"
@@ -40,31 +39,15 @@ void smig_freeze_times_start(struct smig_times *t)
 	t->last_tsc = rdtsc_ordered();
 }
 
-void smig_freeze_times_mark(struct smig_times *t, enum smig_step step)
+void smig_freeze_times_mark_until(struct smig_times *t, enum smig_step step, u64 tsc)
 {
-	u64 now = rdtsc_ordered();
-
-	t->us[step] += mul_u64_u64_div_u64(now - t->last_tsc, 1000, tsc_khz);
-	t->last_tsc = now;
+	t->us[step] += mul_u64_u64_div_u64(tsc - t->last_tsc, 1000, tsc_khz);
+	t->last_tsc = tsc;
 }
 
-/*
- * Secondary CPUs that leave for a jump must not execute memory that is being
- * replaced: they wait in the trampoline's page.
- */
-static int cpus_off(enum smig_purpose purpose)
+void smig_freeze_times_mark(struct smig_times *t, enum smig_step step)
 {
-	void (*play_dead)(void) = smp_ops.play_dead;
-	unsigned int others = num_online_cpus() - 1;
-	int ret;
-
-	if (purpose == SMIG_FOR_JUMP)
-		smp_ops.play_dead = smig_jump_park;
-	ret = smig_call(freeze_secondary_cpus)(0);
-	smp_ops.play_dead = play_dead;
-	if (!ret && purpose == SMIG_FOR_JUMP)
-		ret = smig_jump_wait_parked(others);
-	return ret;
+	smig_freeze_times_mark_until(t, step, rdtsc_ordered());
 }
 
 /*
@@ -113,7 +96,7 @@ int smig_freeze_down(struct smig_times *t, enum smig_purpose purpose, u32 *faile
 
 	step = SMIG_STEP_CPUS_OFF;
 	smig_call(cpuidle_pause)();
-	ret = cpus_off(purpose) ?: smig_freeze_inject(step);
+	ret = smig_call(freeze_secondary_cpus)(0) ?: smig_freeze_inject(step);
 	if (ret)
 		goto undo_cpus;
 	smig_freeze_times_mark(t, step);
@@ -161,6 +144,8 @@ void smig_freeze_up(struct smig_times *t, pm_message_t message, bool new_machine
 	smig_call(rcu_cpu_stall_reset)();
 	syscore_resume();
 	smig_clock_after_resume();
+	if (new_machine)
+		smig_image_mix_entropy();
 	smig_freeze_times_mark(t, SMIG_STEP_SYSCORE_RESUME);
 	system_state = SYSTEM_RUNNING;
 	local_irq_enable();

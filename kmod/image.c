@@ -290,11 +290,20 @@ static noinline notrace int save_and_copy(void)
 static void become_clone(void)
 {
 	smig_fence_net_forget_flows();
+	memset(&times, 0, sizeof(times));
+	times.last_tsc = landing.handover.jump_tsc;
+	smig_freeze_times_mark_until(&times, SMIG_STEP_JUMP, smig_cpu_context.arrived_tsc);
+	smig_freeze_times_mark(&times, SMIG_STEP_RESTORE_CPU);
+}
+
+/*
+ * Two machines continue from one generator's state: the clone's is changed
+ * before anything can draw from it.  Irqs off, timekeeping resumed.
+ */
+void smig_image_mix_entropy(void)
+{
 	add_device_randomness(landing.handover.entropy, sizeof(landing.handover.entropy));
 	smig_call(crng_reseed)(NULL);
-	smig_freeze_times_start(&times);
-	times.us[SMIG_STEP_JUMP] = mul_u64_u64_div_u64(times.last_tsc - landing.handover.jump_tsc, 1000,
-						       landing.handover.target_tsc_khz);
 }
 
 /*
@@ -320,6 +329,7 @@ int smig_image_capture(struct smig_capture *arg)
 	zero_pages = 0;
 	nr_shadow = 0;
 
+	smig_fence_net_remove();
 	ret = smig_fence_net_install();
 	if (ret)
 		return ret;
@@ -464,34 +474,33 @@ int smig_image_verify(void)
 	return count_moved_events() == moved_events ? 0 : -EAGAIN;
 }
 
-/* Under smig.lock: the source's guest runs again. */
-void smig_image_thaw_source(void)
+/* Under smig.lock: fences open; tasks may still be frozen. */
+void smig_image_open_fences(void)
 {
-	unsigned int sleep_flags = lock_system_sleep();
-
 	smig_fence_disk_open();
 	smig_fence_net_open();
-	smig_freeze_thaw(&times);
-	smig.tasks_frozen = false;
-	unlock_system_sleep(sleep_flags);
-	smig_fence_net_remove();
-	smig_fence_net_set_flows(NULL);
-	smig_image_drop();
 }
 
-/* Under smig.lock: the clone's guest runs, here and nowhere else. */
-void smig_image_release_clone(u64 *us, u64 *open_ns)
+/*
+ * Under smig.lock: the guest runs, on the source after a stop that came to
+ * nothing or on the clone after go.  Memory and hooks stay until
+ * smig_image_cleanup(): nobody should wait for that.
+ */
+void smig_image_thaw(u64 *us)
 {
 	unsigned int sleep_flags = lock_system_sleep();
 
 	smig_freeze_times_start(&times);
-	smig_fence_disk_open();
-	smig_fence_net_open();
-	*open_ns = ktime_get_ns();
+	smig_image_open_fences();
 	smig_freeze_thaw(&times);
 	smig.tasks_frozen = false;
 	unlock_system_sleep(sleep_flags);
-	memcpy(us, times.us, sizeof(times.us));
+	if (us)
+		memcpy(us, times.us, sizeof(times.us));
+}
+
+void smig_image_cleanup(void)
+{
 	smig_fence_net_remove();
 	smig_fence_net_set_flows(NULL);
 	smig_image_drop();

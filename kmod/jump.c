@@ -2,12 +2,15 @@
 /*
  * jump.c - the landing environment's last act: it becomes the source's kernel.
  */
-#include <linux/delay.h>
+#include <linux/cpu.h>
+#include <linux/cpumask.h>
 #include <linux/ktime.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/suspend.h>
+#include <asm/irqflags.h>
 #include <asm/set_memory.h>
+#include <asm/smp.h>
 #include <asm/tlbflush.h>
 #include <asm/tsc.h>
 
@@ -90,29 +93,54 @@ static int build_tables(const struct smig_image_header *header)
 	return smig_call(set_memory_x)(trampoline, 1);
 }
 
-/* A secondary CPU leaves the landing kernel: it waits in the trampoline's page for the clone's INIT. */
-void notrace smig_jump_park(void)
+/*
+ * The landing environment's secondary CPUs go before anything arrives, so that
+ * the jump need not wait for them.  They halt, with irqs off, until the clone's
+ * INIT: a halted CPU fetches nothing, so it may be left in text that is going to
+ * be replaced.  (mwait would not do: a write to what it monitors ends it.)
+ */
+static void notrace halt_for_good(void)
 {
-	void (*park)(u64) = (void *)(trampoline + (smig_arch_park - smig_arch_trampoline));
-
 	smig_call(play_dead_common)();
-	park(__pa(tables));
-	BUG();
+	for (;;)
+		native_halt();
 }
 
-int smig_jump_wait_parked(unsigned int cpus)
-{
-	u32 *parked = (u32 *)(trampoline + (smig_arch_parked - smig_arch_trampoline));
-	unsigned int us;
+static struct cpumask halted;
 
-	for (us = 0; READ_ONCE(*parked) < cpus; us++) {
-		if (us > USEC_PER_SEC) {
-			pr_err("only %u of %u CPUs are parked\n", READ_ONCE(*parked), cpus);
-			return -EIO;
+/* Process context, CPU hotplug allowed.  All or nothing. */
+int smig_jump_cpus_off(void)
+{
+	void (*play_dead)(void) = smp_ops.play_dead;
+	unsigned int cpu;
+	int ret = 0;
+
+	cpumask_clear(&halted);
+	smp_ops.play_dead = halt_for_good;
+	for_each_online_cpu(cpu) {
+		if (!cpu)
+			continue;
+		ret = remove_cpu(cpu);
+		if (ret) {
+			pr_err("CPU %u does not go offline: %d\n", cpu, ret);
+			break;
 		}
-		udelay(1);
+		cpumask_set_cpu(cpu, &halted);
 	}
-	return 0;
+	smp_ops.play_dead = play_dead;
+	if (ret)
+		smig_jump_cpus_on();
+	return ret;
+}
+
+void smig_jump_cpus_on(void)
+{
+	unsigned int cpu;
+
+	for_each_cpu(cpu, &halted)
+		if (add_cpu(cpu))
+			pr_err("CPU %u does not come back\n", cpu);
+	cpumask_clear(&halted);
 }
 
 static noinline notrace void leave(const struct smig_image_header *header)

@@ -167,13 +167,21 @@ contradiction:
 	return -EILSEQ;
 }
 
-/* A zeroed held frame that is not part of the image, or NULL. */
-void *smig_land_spare(void)
+#define NO_HOME (~0ULL)		/* nothing will be copied from this spare */
+
+/*
+ * A zeroed held frame that is not part of the image, or NULL.  Frames a multiple
+ * of 256 KiB away from @home are passed over: an emulator's TLB maps both to one
+ * entry, and the trampoline's copy takes ten times as long.  Spares and homes
+ * both ascend, so that costs few frames.
+ */
+static void *spare_apart_from(u64 home)
 {
 	for (; next_spare < smig_ram.top_pfn; next_spare++) {
 		void *address;
 
-		if (!test_bit(next_spare, held_bitmap) || test_bit(next_spare, image_bitmap))
+		if (!test_bit(next_spare, held_bitmap) || test_bit(next_spare, image_bitmap) ||
+		    (home != NO_HOME && !((next_spare ^ home) & 63)))
 			continue;
 		address = pfn_to_kaddr(next_spare);
 		if (__test_and_set_bit(next_spare, dirty_bitmap))
@@ -184,9 +192,14 @@ void *smig_land_spare(void)
 	return NULL;
 }
 
+void *smig_land_spare(void)
+{
+	return spare_apart_from(NO_HOME);
+}
+
 static void *new_spare_for(u64 pfn)
 {
-	void *spare = smig_land_spare();
+	void *spare = spare_apart_from(pfn);
 	int ret;
 
 	if (!spare)

@@ -94,8 +94,10 @@ int smig_image_capture(struct smig_capture *arg);
 int smig_image_read(const u64 *pfns, u8 *status, u32 nr, void __user *data, u32 *nr_data);
 int smig_image_verify(void);
 int smig_image_bitmap_to_user(u64 ptr, u64 bytes);
-void smig_image_thaw_source(void);
-void smig_image_release_clone(u64 *us, u64 *open_ns);
+void smig_image_open_fences(void);
+void smig_image_thaw(u64 *us);
+void smig_image_cleanup(void);
+void smig_image_mix_entropy(void);
 asmlinkage int smig_image_copy(void);
 
 /* freeze.c: the way down to one quiet CPU, and back */
@@ -104,6 +106,7 @@ int smig_freeze_down(struct smig_times *t, enum smig_purpose purpose, u32 *faile
 void smig_freeze_up(struct smig_times *t, pm_message_t message, bool new_machine);
 void smig_freeze_thaw(struct smig_times *t);
 void smig_freeze_times_start(struct smig_times *t);
+void smig_freeze_times_mark_until(struct smig_times *t, enum smig_step step, u64 tsc);
 void smig_freeze_times_mark(struct smig_times *t, enum smig_step step);
 int smig_freeze_inject(enum smig_step step);
 
@@ -139,8 +142,8 @@ const struct smig_image_header *smig_land_header(void);
 
 /* jump.c */
 int smig_jump(const struct smig_jump *arg, const void *blob, u32 *failed_step);
-void smig_jump_park(void);
-int smig_jump_wait_parked(unsigned int cpus);
+int smig_jump_cpus_off(void);
+void smig_jump_cpus_on(void);
 
 /* arch/x86/jump_64.S */
 struct smig_cpu_context {
@@ -148,13 +151,13 @@ struct smig_cpu_context {
 	u64 cr3;
 	u8 gdt[16];
 	u64 gs_base;
+	u64 arrived_tsc;	/* when the trampoline had copied everything */
 } __packed;
 extern struct smig_cpu_context smig_cpu_context;
 asmlinkage int smig_arch_capture(void);
 void smig_arch_resume(void);
 asmlinkage void smig_arch_leave(u64 tables, u64 list, u64 resume, u64 cr3, u64 trampoline);
 extern char smig_arch_trampoline[], smig_arch_trampoline_end[];
-extern char smig_arch_park[], smig_arch_parked[];
 
 /* Copy list of the trampoline: pages of physical address pairs. */
 #define SMIG_COPY_PAIRS 255

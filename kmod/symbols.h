@@ -2,23 +2,26 @@
 /*
  * symbols.h - kernel functions that are not exported to modules.
  *
- * Each is a static call, patched once at load into a direct call: typed, and
- * safe where indirect branch tracking forbids indirect calls to functions that
- * do not begin with ENDBR.  Loading is refused, by name, if a required one is
- * missing.
+ * Each is called through a stub of arch/x86/thunk_64.S that goes there by a
+ * return: no indirect branch, so it works where indirect branch tracking
+ * forbids those to functions that do not begin with ENDBR; and no text to
+ * patch.  Loading is refused, by name, if a required one is missing.
  */
 #ifndef SMIG_SYMBOLS_H
 #define SMIG_SYMBOLS_H
 
-#include <linux/static_call.h>
+#ifndef __ASSEMBLY__
 #include <linux/time64.h>
 #include <linux/types.h>
 
 struct page;
+struct class;
 struct clocksource;
+#endif
 
 /* name, return type, arguments */
 #define SMIG_REQUIRED_CALLS(X)						\
+	X(kallsyms_lookup_name, unsigned long, (const char *name))	\
 	X(freeze_processes, int, (void))				\
 	X(thaw_processes, void, (void))					\
 	X(freeze_kernel_threads, int, (void))				\
@@ -46,7 +49,7 @@ struct clocksource;
 	X(lru_add_drain_all, void, (void))				\
 	X(kernel_page_present, bool, (struct page *page))
 
-/* These may be absent: then the static call does nothing and returns 0. */
+/* These may be absent: then the call does nothing and returns 0. */
 #define SMIG_OPTIONAL_CALLS(X)						\
 	X(arch_resume_nosmt, int, (void))				\
 	X(add_vmfork_randomness, void, (const void *id, size_t len))	\
@@ -54,15 +57,17 @@ struct clocksource;
 	X(rcu_cpu_stall_reset, void, (void))				\
 	X(nr_blockdev_pages, long, (void))
 
-#define SMIG_DECLARE_CALL(name, ret, args)				\
-	typedef ret smig_fn_##name args;				\
-	DECLARE_STATIC_CALL(smig_##name, smig_fn_##name);
+#ifndef __ASSEMBLY__
+
+#define SMIG_DECLARE_CALL(name, ret, args)	\
+	extern void *smig_symbol_##name;	\
+	ret smig_thunk_##name args;
 SMIG_REQUIRED_CALLS(SMIG_DECLARE_CALL)
 SMIG_OPTIONAL_CALLS(SMIG_DECLARE_CALL)
 #undef SMIG_DECLARE_CALL
 
 /* smig_call(freeze_processes)() */
-#define smig_call(name) static_call(smig_##name)
+#define smig_call(name) smig_thunk_##name
 
 /* Kernel variables; the optional ones may be NULL. */
 struct smig_variables {
@@ -77,5 +82,7 @@ struct smig_variables {
 extern struct smig_variables smig_var;
 
 int smig_symbols_resolve(void);
+
+#endif
 
 #endif

@@ -57,6 +57,7 @@ enum smig_step {
 	SMIG_STEP_SYSCORE_SUSPEND,
 	SMIG_STEP_COPY,			/* source: changed kernel pages into the shadow */
 	SMIG_STEP_JUMP,			/* target: page copies of the trampoline */
+	SMIG_STEP_RESTORE_CPU,		/* clone: registers, MTRRs, scheduler clock */
 	SMIG_STEP_SYSCORE_RESUME,
 	SMIG_STEP_CPUS_ON,
 	SMIG_STEP_RESUME_NOIRQ,
@@ -129,7 +130,8 @@ struct smig_status {
 };
 
 /*
- * Become the owner of the move.  When an owner's file was closed in GIVEN or
+ * Become the owner of the move.  A target goes on with one CPU until the file is
+ * closed.  When an owner's file was closed in GIVEN or
  * CLONE the state stays, and this adopts it (role SOURCE or TARGET).
  */
 #define SMIG_ROLE_SOURCE 1
@@ -249,17 +251,22 @@ struct smig_read {
 
 /* Source: the guest now belongs to the target; from here closing never thaws (CAPTURED -> GIVEN). */
 /* Source: undo the stop, keep the move begun (CAPTURED -> SOURCE). */
-/* Clone: open the fences and thaw the guest (CLONE -> IDLE).  Only after go. */
 struct smig_plain {
 	__u32 size;
 	__u32 flags;
 };
 
-/* What RELEASE did. */
+/*
+ * Clone: the guest runs here from now on (CLONE -> SOURCE).  Only after go.
+ * With SMIG_RELEASE_FENCES_ONLY the fences open and tasks stay frozen, so that
+ * the new place can be announced first; call again without it.  Closing the
+ * file gives the move's memory back.
+ */
+#define SMIG_RELEASE_FENCES_ONLY 1
 struct smig_release {
 	__u32 size;
 	__u32 flags;
-	__u64 fence_open_mono_ns;	/* out: CLOCK_MONOTONIC when the fences opened */
+	__u64 fence_open_mono_ns;	/* out, FENCES_ONLY: CLOCK_MONOTONIC when the fences opened */
 	__u64 clone_us[SMIG_STEP_SLOTS];	/* out: thaw steps */
 };
 

@@ -30,6 +30,7 @@
 #define CTX_CR3		64
 #define CTX_GDT		72
 #define CTX_GS_BASE	88
+#define CTX_ARRIVED_TSC	96
 
 /* commit fb799447ae29 ("x86,objtool: Split UNWIND_HINT_EMPTY in two") (in v6.4) */
 #ifdef UNWIND_HINT_TYPE_END_OF_STACK
@@ -42,7 +43,7 @@
 
 /*
  * Where the trampoline arrives, on the target, in the source's text.
- * In: r9 = the source's CR3.  Returns 1 from smig_arch_capture().
+ * In: r9 = the source's CR3, r8 = TSC after the copies.  Returns 1 from smig_arch_capture().
  */
 	.balign 256, 0xcc
 SYM_CODE_START(smig_arch_resume)
@@ -50,6 +51,7 @@ SYM_CODE_START(smig_arch_resume)
 	ENDBR
 	movq	%r9, %cr3
 	leaq	smig_cpu_context(%rip), %rax
+	movq	%r8, CTX_ARRIVED_TSC(%rax)
 	movq	CTX_RSP(%rax), %rsp
 	movq	CTX_RBP(%rax), %rbp
 	movq	CTX_RBX(%rax), %rbx
@@ -145,33 +147,15 @@ SYM_CODE_START(smig_arch_trampoline)
 	movq	0(%rbx), %rbx
 	jmp	.Lcopy_page
 .Lcopied:
+	movq	%rdx, %r10
+	rdtsc
+	shlq	$32, %rdx
+	orq	%rax, %rdx
+	movq	%rdx, %r8
 	ANNOTATE_RETPOLINE_SAFE
-	jmp	*%rdx
+	jmp	*%r10
 SYM_CODE_END(smig_arch_trampoline)
 
-/* Secondary CPUs wait here for the clone's INIT.  In: rdi = physical temporary tables. */
-SYM_CODE_START(smig_arch_park)
-	HINT_NO_STACK
-	ENDBR
-	movq	%rdi, %cr3
-	movq	%cr4, %rax
-	andq	$~(X86_CR4_PGE | X86_CR4_PCIDE), %rax
-	movq	%rax, %cr4
-	movq	%rdi, %cr3
-	lock incl smig_arch_parked(%rip)
-.Lpark:
-	cli
-	hlt
-	jmp	.Lpark
-SYM_CODE_END(smig_arch_park)
-
-	.balign 8, 0xcc
-SYM_CODE_START(smig_arch_parked)
-	HINT_NO_STACK
-	ANNOTATE_NOENDBR	/* data: how many CPUs have arrived */
-	.long	0
-	.long	0
-SYM_CODE_END(smig_arch_parked)
 SYM_CODE_START(smig_arch_trampoline_end)
 	HINT_NO_STACK
 	ANNOTATE_NOENDBR	/* never executed */

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+// The stop on the source: what it refuses, what it undoes, what the image holds.
+#include <doctest/doctest.h>
+#include <linux/kexec.h>
+#include <sys/syscall.h>
+
+#include <bit>
+#include <string>
+
+#include "tests/kmod/device.hpp"
+
+namespace {
+
+const char* const kSecondCpu = "/sys/devices/system/cpu/cpu1/online";
+
+bool has_second_cpu() { return access(kSecondCpu, F_OK) == 0; }
+
+uint64_t free_pages() { return Device().info().free_pages; }
+
+}  // namespace
+
+TEST_CASE("while a move runs suspend, hibernation, kexec and CPU hotplug are refused, afterwards not") {
+    Device device;
+    REQUIRE(device.begin(SMIG_ROLE_SOURCE) == 0);
+    CHECK_FALSE(write_file("/sys/power/state", "mem"));
+    CHECK(errno == EBUSY);
+    CHECK_FALSE(write_file("/sys/power/state", "freeze"));
+    CHECK(errno == EBUSY);
+    CHECK_FALSE(write_file("/sys/power/state", "disk"));
+    CHECK(syscall(SYS_kexec_load, 0, 0, nullptr, 0) == -1);
+    CHECK(errno == EBUSY);
+    if (has_second_cpu()) {
+        CHECK_FALSE(write_file(kSecondCpu, "0"));
+        CHECK(errno == EBUSY);
+    }
+    device.release();
+    CHECK(syscall(SYS_kexec_load, 0, 0, nullptr, 0) == 0);
+    if (has_second_cpu()) {
+        CHECK(write_file(kSecondCpu, "0"));
+        CHECK(write_file(kSecondCpu, "1"));
+    }
+}
+
+TEST_CASE("memory that is not there is refused with figures, and nothing is kept") {
+    Device device;
+    REQUIRE(device.begin(SMIG_ROLE_SOURCE) == 0);
+    smig_prepare argument{};
+    argument.size = sizeof argument;
+    argument.spare_pages = device.info().ram_pages;
+    CHECK(device.call(SMIG_IOC_PREPARE, argument) == ENOMEM);
+    CHECK(argument.needed_pages >= argument.spare_pages);
+    CHECK(argument.available_pages > 0);
+    CHECK(argument.available_pages < argument.needed_pages);
+    argument.spare_pages = device.info().ram_pages + 1;
+    CHECK(device.call(SMIG_IOC_PREPARE, argument) == EINVAL);
+    CHECK(prepare(device) == 0);
+}
+
+TEST_CASE("what PREPARE holds comes back when the file is closed") {
+    const uint64_t before = free_pages();
+    {
+        Device device;
+        REQUIRE(device.begin(SMIG_ROLE_SOURCE) == 0);
+        REQUIRE(prepare(device, 20000) == 0);
+        CHECK(free_pages() + 15000 < before);
+    }
+    CHECK(free_pages() + 2000 > before);
+}
+
+TEST_CASE("CAPTURE without PREPARE, or with a bitmap too short, is refused and the guest runs") {
+    Ticker ticker;
+    Device device;
+    REQUIRE(device.begin(SMIG_ROLE_SOURCE) == 0);
+    Captured captured;
+    CHECK(captured.take(device) == EBADFD);
+    REQUIRE(prepare(device) == 0);
+    captured.answer.image_bitmap_bytes = 8;
+    CHECK(device.call(SMIG_IOC_CAPTURE, captured.answer) == EINVAL);
+    CHECK(ticker.runs());
+}
+
+TEST_CASE("a failure at any step of the stop is named and undone") {
+    Ticker ticker;
+    Device device;
+    REQUIRE(device.begin(SMIG_ROLE_SOURCE) == 0);
+    REQUIRE(prepare(device) == 0);
+    for (uint32_t step = SMIG_STEP_NOTIFY; step <= SMIG_STEP_COPY; step++) {
+        CAPTURE(step);
+        Captured captured;
+        fail_at(step);
+        CHECK(captured.take(device) == EIO);
+        CHECK(captured.answer.failed_step == step + 1);
+        CHECK(device.state() == SMIG_STATE_SOURCE);
+        CHECK(ticker.runs());
+    }
+    Captured captured;
+    CHECK(captured.take(device) == 0);
+    CHECK(device.plain(SMIG_IOC_THAW) == 0);
+    CHECK(ticker.runs());
+}
+
+TEST_CASE("a captured guest stands still, its image is whole, and a thaw lets it go on") {
+    Ticker ticker;
+    const uint64_t known = ticker.pfn();
+    REQUIRE(known != 0);
+    Device device;
+    REQUIRE(device.begin(SMIG_ROLE_SOURCE) == 0);
+    REQUIRE(prepare(device) == 0);
+    Captured captured;
+    REQUIRE(captured.take(device) == 0);
+    CHECK(captured.answer.role == SMIG_ROLE_SOURCE);
+    CHECK(device.state() == SMIG_STATE_CAPTURED);
+    CHECK(ticker.stands_still());
+
+    uint64_t bits = 0;
+    for (uint64_t word : captured.bitmap) bits += static_cast<uint64_t>(std::popcount(word));
+    CHECK(bits == captured.answer.header.image_pages);
+    CHECK(captured.has(known));
+    CHECK(captured.has(captured.answer.header.handover_pfn));
+    CHECK(captured.has(captured.answer.header.resume_pa >> 12));
+    CHECK(captured.has(captured.answer.header.cr3 >> 12));
+    CHECK(captured.answer.pages[SMIG_CLASS_OWN] == captured.answer.shadow_pages);
+    CHECK(captured.answer.pages[SMIG_CLASS_FREE] > 0);
+
+    std::vector<uint64_t> page(512), pfns{known};
+    std::vector<uint8_t> status(SMIG_MAX_BATCH);
+    smig_read read{};
+    read.size = sizeof read;
+    read.pfns = reinterpret_cast<uint64_t>(pfns.data());
+    read.status = reinterpret_cast<uint64_t>(status.data());
+    read.data = reinterpret_cast<uint64_t>(page.data());
+    read.nr = 1;
+    REQUIRE(device.call(SMIG_IOC_READ, read) == 0);
+    CHECK(status[0] == SMIG_PAGE_DATA);
+    CHECK(page[0] == Ticker::kPattern);
+    CHECK(page[511] == Ticker::kPattern + 511);
+
+    read.nr = 0;
+    CHECK(device.call(SMIG_IOC_READ, read) == EINVAL);
+    read.nr = SMIG_MAX_BATCH + 1;
+    CHECK(device.call(SMIG_IOC_READ, read) == EINVAL);
+    read.nr = 1;
+    pfns[0] = ~0ULL;
+    CHECK(device.call(SMIG_IOC_READ, read) == EINVAL);
+    for (pfns[0] = 0; captured.has(pfns[0]); pfns[0]++) continue;
+    CHECK(device.call(SMIG_IOC_READ, read) == EINVAL);  // a frame that is not in the image
+    pfns[0] = known;
+    read.data = 0x10;
+    CHECK(device.call(SMIG_IOC_READ, read) == EFAULT);
+
+    CHECK(device.plain(SMIG_IOC_VERIFY) == 0);
+    CHECK(device.plain(SMIG_IOC_THAW) == 0);
+    CHECK(device.state() == SMIG_STATE_SOURCE);
+    CHECK(ticker.runs());
+}
+
+TEST_CASE("closing a captured file undoes the stop") {
+    Ticker ticker;
+    {
+        Device device;
+        REQUIRE(device.begin(SMIG_ROLE_SOURCE) == 0);
+        REQUIRE(prepare(device) == 0);
+        Captured captured;
+        REQUIRE(captured.take(device) == 0);
+    }
+    CHECK(Device().state() == SMIG_STATE_IDLE);
+    CHECK(ticker.runs());
+}
+
+TEST_CASE("killing the stop process while the guest is captured undoes the stop; an exempt process watches") {
+    Ticker ticker;
+    Device watcher;
+    REQUIRE(watcher.plain(SMIG_IOC_EXEMPT) == 0);
+    const pid_t stop_process = fork();
+    if (stop_process == 0) {
+        mlockall(MCL_CURRENT | MCL_FUTURE);
+        Device device;
+        Captured captured;
+        if (device.begin(SMIG_ROLE_SOURCE) || prepare(device) || captured.take(device)) _exit(1);
+        for (;;) pause();
+    }
+    for (int i = 0; i < 1000 && watcher.state() != SMIG_STATE_CAPTURED; i++) usleep(10000);
+    CHECK(watcher.state() == SMIG_STATE_CAPTURED);
+    CHECK(ticker.stands_still());
+    kill(stop_process, SIGKILL);
+    waitpid(stop_process, nullptr, 0);
+    CHECK(ticker.runs());
+    CHECK(watcher.state() == SMIG_STATE_IDLE);
+    CHECK(watcher.plain(SMIG_IOC_EXEMPT, SMIG_EXEMPT_CLEAR) == 0);
+}
+
+TEST_CASE("ten stops in a row leave memory as it was") {
+    Ticker ticker;
+    const uint64_t before = free_pages();
+    for (int i = 0; i < 10; i++) {
+        Device device;
+        REQUIRE(device.begin(SMIG_ROLE_SOURCE) == 0);
+        REQUIRE(prepare(device) == 0);
+        Captured captured;
+        REQUIRE(captured.take(device) == 0);
+        REQUIRE(device.plain(SMIG_IOC_THAW) == 0);
+        CHECK(ticker.runs());
+    }
+    CHECK(free_pages() + 2000 > before);
+}
