@@ -22,6 +22,7 @@ namespace smig {
 namespace {
 
 constexpr unsigned kInterfaceWaitMs = 15000;
+constexpr unsigned kClockWaitMs = 5000;
 constexpr long kPauseNs = 500'000'000;  // before `receive` is started again
 constexpr unsigned kHopelessPauseS = 30;
 
@@ -85,6 +86,7 @@ void set_up(bool as_init, BootOptions& options) {
     for (const std::string& wrong : options.wrong) say("kernel command line: " + wrong);
     load_image_modules(say);
     bring_up_network(options, kInterfaceWaitMs, say);
+    await_clock(kClockWaitMs);
 }
 
 [[noreturn]] void run_for_ever(const std::vector<std::string>& arguments) {

@@ -161,6 +161,11 @@ void load_image_modules(const Say& say) {
     free_module_files();
 }
 
+void await_clock(unsigned wait_ms) {
+    const std::string current = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+    for (unsigned waited = 0; waited < wait_ms && sysfs::read_text(current) == "tsc-early"; waited += kPollMs) sleep_ms(kPollMs);
+}
+
 bool bring_up_network(const BootOptions& options, unsigned wait_ms, const Say& say) {
     Result<Netlink> opened = Netlink::open();
     if (!opened) {

@@ -27,4 +27,8 @@ void load_image_modules(const Say& say);
 // lo, then every NIC of the options; waits for each up to `wait_ms`.  False when one could not be set up.
 bool bring_up_network(const BootOptions& options, unsigned wait_ms, const Say& say);
 
+// Until the kernel has measured the TSC's rate well (about two seconds after its start), at most `wait_ms`: the first measure is
+// off by up to 0.1 %, more than two equal machines may differ.
+void await_clock(unsigned wait_ms);
+
 }  // namespace smig
