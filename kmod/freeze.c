@@ -19,6 +19,9 @@
 #include "smig.h"
 #include "symbols.h"
 
+/* What ends the notification that the last stop began with. */
+static unsigned long post_action;
+
 static int fail_at;
 module_param(fail_at, int, 0600);
 MODULE_PARM_DESC(fail_at, "test aid: make step N (enum smig_step + 1) fail once with EIO");
@@ -57,13 +60,13 @@ void smig_freeze_times_mark(struct smig_times *t, enum smig_step step)
 int smig_freeze_down(struct smig_times *t, enum smig_purpose purpose, u32 *failed_step)
 {
 	unsigned long up = purpose == SMIG_FOR_JUMP ? PM_RESTORE_PREPARE : PM_HIBERNATION_PREPARE;
-	unsigned long down = purpose == SMIG_FOR_JUMP ? PM_POST_RESTORE : PM_POST_HIBERNATION;
 	pm_message_t message = purpose == SMIG_FOR_JUMP ? PMSG_QUIESCE : PMSG_FREEZE;
 	enum smig_step step = SMIG_STEP_NOTIFY;
 	int ret;
 
+	post_action = purpose == SMIG_FOR_JUMP ? PM_POST_RESTORE : PM_POST_HIBERNATION;
 	smig_main_own_pm(true);
-	ret = smig_freeze_inject(step) ?: smig_call(pm_notifier_call_chain_robust)(up, down);
+	ret = smig_freeze_inject(step) ?: smig_call(pm_notifier_call_chain_robust)(up, post_action);
 	if (ret)
 		goto failed;
 	smig_freeze_times_mark(t, step);
@@ -126,7 +129,7 @@ undo_freeze:
 	smig_call(unlock_device_hotplug)();
 	smig_call(thaw_processes)();
 undo_notify:
-	smig_call(pm_notifier_call_chain)(down);
+	smig_call(pm_notifier_call_chain)(post_action);
 failed:
 	smig_main_own_pm(false);
 	*failed_step = step + 1;
@@ -171,6 +174,6 @@ void smig_freeze_thaw(struct smig_times *t)
 	smig_freeze_times_mark(t, SMIG_STEP_THAW_KTHREADS);
 	smig_call(thaw_processes)();
 	smig_freeze_times_mark(t, SMIG_STEP_THAW_TASKS);
-	smig_call(pm_notifier_call_chain)(PM_POST_HIBERNATION);
+	smig_call(pm_notifier_call_chain)(post_action);
 	smig_main_own_pm(false);
 }
