@@ -14,8 +14,17 @@ bool clone_main(CloneStart& start) {
         power.reset();
         return false;
     }
-    CloneContext context{start.device, handover.value(), start.plan,    power,
-                         start.holds,  start.pulse,      start.outcome, start.report};
+    const NetworkPlan& plan = start.plan;
+    CloneContext context{start.device,
+                         handover.value(),
+                         plan.stay_index,
+                         [&] { return apply_handover(handover.value(), plan); },
+                         [&] { return announce(plan); },
+                         power,
+                         start.holds,
+                         start.pulse,
+                         start.outcome,
+                         start.report};
     return run_clone(context);
 }
 

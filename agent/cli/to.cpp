@@ -23,6 +23,8 @@
 #include "agent/cli/clone_entry.hpp"
 #include "agent/cli/endpoint.hpp"
 #include "agent/device/char_device.hpp"
+#include "agent/machine/description.hpp"
+#include "agent/machine/disks.hpp"
 #include "agent/source/agent_process.hpp"
 
 namespace smig {
@@ -38,11 +40,21 @@ struct Arguments {
     std::string mode = "stop-copy";
     std::string json;
     std::vector<std::string> holds;
+    NetworkOptions network;
     double alive_timeout_s = 20;
     AgentOptions options;
 };
 
 void complain(const std::string& text) { std::fprintf(stderr, "selfmigrate to: %s\n", text.c_str()); }
+
+Result<SourceDescription> describe_source(const smig_info& info) {
+    auto described = describe_machine(info);
+    if (!described) return described.error();
+    auto probed = flush_disk_probes(described.value());
+    if (!probed) return probed.error();
+    auto kept = std::make_shared<DiskProbes>(std::move(probed).value());
+    return SourceDescription{kept->description(), kept};
+}
 
 Result<void> complete(Arguments& arguments) {
     auto where = parse_host_port(arguments.target, SMIG_WIRE_DEFAULT_PORT);
@@ -55,7 +67,8 @@ Result<void> complete(Arguments& arguments) {
     auto address = resolve_host(where.value().host);
     if (!address) return address.error();
     arguments.options.target = arguments.target;
-    arguments.options.address = address.value();
+    arguments.options.plan = [network = arguments.network, peer = address.value()] { return plan_network(network, peer); };
+    arguments.options.describe = describe_source;
     arguments.options.port = where.value().port;
     arguments.options.limits.alive = static_cast<std::int64_t>(arguments.alive_timeout_s * 1000);
     arguments.options.open_device = open_char_device;
@@ -75,11 +88,9 @@ Result<void> complete(Arguments& arguments) {
     for (int fd = 0; fd < 3; ++fd) ::dup2(null, fd);
     ::syscall(SYS_close_range, 3u, static_cast<unsigned>(kept) - 1, 0);
     ::syscall(SYS_close_range, static_cast<unsigned>(kept) + 1, ~0u, 0);
-    // The kernel must not choose these processes when memory is short.
-    if (const int score = ::open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC); score >= 0) {
-        if (::write(score, "-1000", 5) < 0) ::_exit(1);
-        ::close(score);
-    }
+    // The kernel must not choose these processes when memory is short.  Without the right to say so it may.
+    if (const Fd score(::open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC)); score)
+        [[maybe_unused]] const ssize_t written = ::write(score.get(), "-1000", 5);
     MachinePower power;
     options.power = &power;
     ::_exit(run_agent(options, Fd(kept)));
@@ -178,9 +189,9 @@ int to_command(int argc, const char* const* argv) {
     app.add_option("target", arguments.target, "where `selfmigrate receive` listens")->required()->type_name("HOST[:PORT]");
     app.add_option("--mode", arguments.mode, "stop-copy: the guest is stopped while its memory travels")
         ->check(CLI::IsMember({"stop-copy"}));
-    app.add_option("--stay", arguments.options.network.stay, "address of this machine that does not move, used for the move")->type_name("ADDR");
-    app.add_option("--follow", arguments.options.network.follow, "address that goes with the guest; may repeat")->type_name("ADDR");
-    app.add_option("--service-if", arguments.options.network.service_interfaces, "interface whose addresses follow; may repeat")->type_name("IF");
+    app.add_option("--stay", arguments.network.stay, "address of this machine that does not move, used for the move")->type_name("ADDR");
+    app.add_option("--follow", arguments.network.follow, "address that goes with the guest; may repeat")->type_name("ADDR");
+    app.add_option("--service-if", arguments.network.service_interfaces, "interface whose addresses follow; may repeat")->type_name("IF");
     app.add_option("--json", arguments.json, "write the report as JSON; - is standard output")->type_name("FILE");
     app.add_option("--alive-timeout", arguments.alive_timeout_s, "how long to wait for the clone before the move is undone")
         ->type_name("S")->check(CLI::Range(1.0, 3600.0));

@@ -49,7 +49,7 @@ private:
         context_.outcome.woke_ns = mono_ns();
         fill_random(std::span(context_.outcome.drawn));
         if (auto opened = open_flows(); !opened) remark(context_.outcome, opened.error().text);
-        if (auto applied = apply_handover(context_.handover, context_.plan); !applied)
+        if (auto applied = context_.take_on_network(); !applied)
             remark(context_.outcome, applied.error().text);
         context_.outcome.network_ns = mono_ns();
     }
@@ -84,7 +84,7 @@ private:
             case CloneDo::disconnect: channel_.reset(); return {};
             case CloneDo::release: return release();
             case CloneDo::announce:
-                for (const std::string& failure : announce(context_.plan)) remark(context_.outcome, failure);
+                for (const std::string& failure : context_.announce()) remark(context_.outcome, failure);
                 context_.outcome.announced_ns = mono_ns();
                 context_.report();
                 return {};
@@ -98,9 +98,9 @@ private:
     CloneEvent connect() {
         SocketAddress local;
         SocketAddress remote;
-        local.length = to_sockaddr(context_.handover.stay, 0, local.storage, context_.plan.stay_index);
+        local.length = to_sockaddr(context_.handover.stay, 0, local.storage, context_.stay_index);
         remote.length = to_sockaddr(context_.handover.source_stay, context_.handover.control_port, remote.storage,
-                                    context_.plan.stay_index);
+                                    context_.stay_index);
         const std::int64_t timeout = ++attempts_ <= kQuickAttempts ? kFirstConnectMs : kConnectMs;
         auto fd = connect_from(local, remote, timeout, context_.pulse);
         if (!fd) return clone_event::ConnectFailed{};

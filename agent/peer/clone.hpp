@@ -19,7 +19,9 @@ namespace smig {
 struct CloneContext {
     Device& device;  // the move's owner, in state CLONE
     const Handover& handover;
-    const NetworkPlan& plan;
+    unsigned stay_index = 0;  // interface of the stay address
+    std::function<Result<void>()> take_on_network;             // MACs and addresses of this VM
+    std::function<std::vector<std::string>()> announce;        // what failed
     Power& power;
     const Holds& holds;
     Pulse pulse;

@@ -20,11 +20,10 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "agent/base/clock.hpp"
 #include "agent/base/random.hpp"
-#include "agent/machine/description.hpp"
-#include "agent/machine/disks.hpp"
 #include "agent/report/report.hpp"
 #include "agent/source/forking.hpp"
 #include "agent/wire/async_channel.hpp"
@@ -117,7 +116,7 @@ private:
             return Error{Remedy::refused, std::string("another move is under way here (module: ") +
                                               device_state_name(status.state) + ", process " +
                                               std::to_string(status.owner_pid) + ")"};
-        auto planned = plan_network(options_.network, options_.address);
+        auto planned = options_.plan();
         if (!planned) return planned.error();
         network_ = std::move(planned).value();
         for (const std::string& line : describe_plan(network_)) progress(line);
@@ -185,6 +184,7 @@ private:
 
     asio::awaitable<SourceEvent> ask(SourceDo what, std::int64_t deadline_ms) {
         Result<void> sent;
+        SourceDescription description;  // kept until the answer is here
         if (what == SourceDo::send_hello) {
             smig_wire_hello hello{};
             std::ranges::copy(shared_->epoch, hello.epoch);
@@ -192,26 +192,17 @@ private:
             sent = co_await channel_->send(SMIG_WIRE_HELLO, encode(hello), deadline_ms);
         } else {
             progress("comparing the machines");
-            auto text = describe();
-            if (!text) co_return source_event::Refused{text.error().text};
-            sent = co_await channel_->send(SMIG_WIRE_DESCRIBE, encode_text(text.value()), deadline_ms);
+            auto described = options_.describe(info_);
+            if (!described) co_return source_event::Refused{described.error().text};
+            description = std::move(described).value();
+            if (description.text.size() > SMIG_WIRE_MAX_TEXT)
+                co_return source_event::Refused{"the description of this machine is too long to send"};
+            sent = co_await channel_->send(SMIG_WIRE_DESCRIBE, encode_text(description.text), deadline_ms);
         }
         if (!sent) co_return source_event::Lost{false, sent.error().text};
         auto frame = co_await channel_->receive(deadline_ms);
-        probes_.reset();
         if (!frame) co_return failed(frame.error());
         co_return event_of(frame.value());
-    }
-
-    Result<std::string> describe() {
-        auto described = describe_machine(info_);
-        if (!described) return described.error();
-        auto probed = flush_disk_probes(described.value());
-        if (!probed) return probed.error();
-        probes_.emplace(std::move(probed).value());
-        if (probes_->description().size() > SMIG_WIRE_MAX_TEXT)
-            return Error{Remedy::refused, "the description of this machine is too long to send"};
-        return probes_->description();
     }
 
     SourceEvent failed(const Error& error) const {
@@ -291,7 +282,6 @@ private:
     asio::local::stream_protocol::socket client_;
     SharedStatePtr shared_;
     std::optional<AsyncChannel> channel_;
-    std::optional<DiskProbes> probes_;
     smig_info info_{};
     smig_wire_land land_{};
     NetworkPlan network_;

@@ -7,7 +7,8 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -21,16 +22,22 @@
 
 namespace smig {
 
+// What DESCRIBE says of this machine.
+struct SourceDescription {
+    std::string text;
+    std::shared_ptr<void> kept;  // what must not go away before the target has answered
+};
+
 struct AgentOptions {
     std::string target;  // as written, for the report
-    IpAddress address;   // of the target
     std::uint16_t port = 0;
-    NetworkOptions network;
     SourceLimits limits;
     std::vector<Hold> holds;
     bool keep_source = false;
     bool insecure = false;
     std::uint64_t started_ns = 0;
+    std::function<Result<NetworkPlan>()> plan;  // and where the target is: NetworkPlan::peer
+    std::function<Result<SourceDescription>(const smig_info&)> describe;
     OpenDevice open_device;
     Power* power = nullptr;
     CloneMain clone_main;
