@@ -111,8 +111,9 @@ bool started_as_init(int argc, const char* const* argv) {
 int landing_command(int argc, const char* const* argv) {
     const bool as_init = started_as_init(argc, argv);
     if (!as_init) {
-        CLI::App app("Receive guests as the kernel command line says (selfmigrate.net, selfmigrate.listen), for ever.",
-                     "selfmigrate landing");
+        CLI::App app(
+            "Receive guests as the kernel command line says (selfmigrate.net, selfmigrate.listen), for ever.",
+            "selfmigrate landing");
         try {
             app.parse(argc, argv);
         } catch (const CLI::ParseError& error) {

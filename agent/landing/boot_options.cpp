@@ -19,7 +19,8 @@ std::optional<std::string_view> value_of(std::string_view word, std::string_view
 // INTERFACE|MAC,ADDRESS/PREFIX[,GATEWAY]; the reason if it is not that.
 std::string parse_network(std::string_view text, BootNetwork& network) {
     const std::size_t comma = text.find(',');
-    if (comma == 0 || comma == std::string_view::npos) return "expected INTERFACE|MAC,ADDRESS/PREFIX[,GATEWAY]";
+    if (comma == 0 || comma == std::string_view::npos)
+        return "expected INTERFACE|MAC,ADDRESS/PREFIX[,GATEWAY]";
     network.interface = text.substr(0, comma);
     text.remove_prefix(comma + 1);
     if (const std::size_t second = text.find(','); second != std::string_view::npos) {
@@ -31,9 +32,11 @@ std::string parse_network(std::string_view text, BootNetwork& network) {
     const std::size_t slash = text.find('/');
     const auto address = parse_ip(text.substr(0, slash));
     if (!address || !is_global(*address)) return "the address is no global IP address";
-    const auto prefix = slash == std::string_view::npos ? std::nullopt : sysfs::parse_number(text.substr(slash + 1));
+    const auto prefix =
+        slash == std::string_view::npos ? std::nullopt : sysfs::parse_number(text.substr(slash + 1));
     if (!prefix || *prefix == 0 || *prefix > address->length() * 8) return "the prefix length is wrong";
-    if (network.gateway && network.gateway.family != address->family) return "the gateway is of another IP version";
+    if (network.gateway && network.gateway.family != address->family)
+        return "the gateway is of another IP version";
     network.address = *address;
     network.prefix = static_cast<unsigned>(*prefix);
     return {};
@@ -68,8 +71,9 @@ Result<std::vector<std::string>> receive_arguments(const BootOptions& options) {
     std::string listen = options.listen;
     if (listen.empty()) {
         if (options.networks.empty()) {
-            return Error{Remedy::refused, "no address to listen on: give selfmigrate.net=... or selfmigrate.listen=ADDRESS on "
-                                          "the kernel command line"};
+            return Error{Remedy::refused,
+                         "no address to listen on: give selfmigrate.net=... or selfmigrate.listen=ADDRESS on "
+                         "the kernel command line"};
         }
         listen = to_string(options.networks.front().address);
     }

@@ -29,7 +29,8 @@ struct BootOptions {
 // Words that do not begin with "selfmigrate." are the kernel's.
 BootOptions parse_boot_options(std::string_view command_line);
 
-// Arguments after the program's name for the `receive` child.  Error (refused): there is no address to listen on.
+// Arguments after the program's name for the `receive` child.  Error (refused): there is no address to listen
+// on.
 Result<std::vector<std::string>> receive_arguments(const BootOptions& options);
 
 }  // namespace smig

@@ -42,10 +42,11 @@ void CpioWriter::pad() {
 }
 
 void CpioWriter::write_header(const std::string& path, const Entry& entry) {
-    // Magic, inode, mode, uid, gid, links, mtime, length, device of the file, device it stands for, name's length, checksum.
-    write(fmt::format("070701{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}", inode_++,
-                      entry.mode, 0, 0, entry.links, 0, entry.length, 0, 0, entry.device_major, entry.device_minor,
-                      path.size() + 1, 0));
+    // Magic, inode, mode, uid, gid, links, mtime, length, device of the file, device it stands for, name's
+    // length, checksum.
+    write(fmt::format("070701{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}{:08X}",
+                      inode_++, entry.mode, 0, 0, entry.links, 0, entry.length, 0, 0, entry.device_major,
+                      entry.device_minor, path.size() + 1, 0));
     write({path.c_str(), path.size() + 1});
     pad();
 }
@@ -82,11 +83,13 @@ void CpioWriter::add_file(const std::string& path, std::uint32_t permissions, st
     pad();
 }
 
-void CpioWriter::add_file_from(const std::string& path, std::uint32_t permissions, const std::string& source) {
+void CpioWriter::add_file_from(const std::string& path, std::uint32_t permissions,
+                               const std::string& source) {
     if (!state_) return;
     const Fd file(::open(source.c_str(), O_RDONLY | O_CLOEXEC));
     struct stat status {};
-    if (!file || ::fstat(file.get(), &status) != 0) return fail(errno_error(Remedy::refused, "cannot read " + source));
+    if (!file || ::fstat(file.get(), &status) != 0)
+        return fail(errno_error(Remedy::refused, "cannot read " + source));
     if (!S_ISREG(status.st_mode)) return fail({Remedy::refused, source + " is not a file"});
     std::uint64_t left = static_cast<std::uint64_t>(status.st_size);
     if (!begin_entry(path, {.mode = S_IFREG | permissions, .length = left})) return;

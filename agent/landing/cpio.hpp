@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A newc cpio archive, as the kernel unpacks an initramfs from.
 //
-// Deterministic: the same entries give the same bytes (times and owners are 0, inodes are counted).  The first error sticks: what is
-// added afterwards does nothing, and finish() tells it.
+// Deterministic: the same entries give the same bytes (times and owners are 0, inodes are counted).  The
+// first error sticks: what is added afterwards does nothing, and finish() tells it.
 #pragma once
 
 #include <cstdint>
@@ -19,12 +19,14 @@ public:
     // Writes to `fd` from where it stands; does not own it.
     explicit CpioWriter(int fd) : fd_(fd) {}
 
-    // Paths are relative to the root of the archive, without a leading slash.  Missing parent directories are added.
+    // Paths are relative to the root of the archive, without a leading slash.  Missing parent directories are
+    // added.
     void add_directory(const std::string& path);
     void add_file(const std::string& path, std::uint32_t permissions, std::string_view contents);
     // The file `source` of this machine, streamed.
     void add_file_from(const std::string& path, std::uint32_t permissions, const std::string& source);
-    void add_character_device(const std::string& path, std::uint32_t permissions, std::uint32_t major, std::uint32_t minor);
+    void add_character_device(const std::string& path, std::uint32_t permissions, std::uint32_t major,
+                              std::uint32_t minor);
 
     [[nodiscard]] bool has(const std::string& path) const { return paths_.contains(path); }
     // Ends the archive.  What went wrong first, if anything did.

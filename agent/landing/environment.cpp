@@ -25,8 +25,8 @@ namespace smig {
 
 namespace {
 
-constexpr int kSetConsoleLevel = 8;   // of klogctl
-constexpr int kWarningsShown = 5;     // everything more urgent than this level reaches the console
+constexpr int kSetConsoleLevel = 8;  // of klogctl
+constexpr int kWarningsShown = 5;    // everything more urgent than this level reaches the console
 constexpr unsigned kPollMs = 20;
 constexpr unsigned kQuietRounds = 5;  // rounds without a new device until the drivers are thought complete
 constexpr unsigned kMaxRounds = 50;
@@ -72,7 +72,8 @@ std::set<std::string> load_drivers(const ModuleList& list, const Say& say) {
     std::set<std::string> loaded;
     unsigned quiet = 0;
     for (unsigned round = 0; round < kMaxRounds && quiet < kQuietRounds; ++round) {
-        // SCSI disks appear some time after their host: their driver must wait for them, not the other way round.
+        // SCSI disks appear some time after their host: their driver must wait for them, not the other way
+        // round.
         std::set<std::string> names;
         if (!sysfs::list("/sys/class/scsi_host").empty()) names.insert("sd_mod");
         bool progress = false;
@@ -145,7 +146,8 @@ void load_image_modules(const Say& say) {
         return;
     }
     const std::set<std::string> loaded = load_drivers(list.value(), say);
-    say(fmt::format("drivers: {}", loaded.empty() ? std::string("none needed") : fmt::format("{}", fmt::join(loaded, " "))));
+    say(fmt::format("drivers: {}",
+                    loaded.empty() ? std::string("none needed") : fmt::format("{}", fmt::join(loaded, " "))));
 
     const std::string own = "/" + std::string(kOwnModuleFile);
     const int error = load_module(own, false);
@@ -154,7 +156,8 @@ void load_image_modules(const Say& say) {
     } else if (error == ENOENT) {
         say("there is no selfmigrate.ko in this image: no guest can land here");
     } else {
-        say(errno_error(Remedy::refused, "cannot load selfmigrate.ko: no guest can land here (the kernel log above names why)",
+        say(errno_error(Remedy::refused,
+                        "cannot load selfmigrate.ko: no guest can land here (the kernel log above names why)",
                         error)
                 .text);
     }
@@ -163,7 +166,8 @@ void load_image_modules(const Say& say) {
 
 void await_clock(unsigned wait_ms) {
     const std::string current = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
-    for (unsigned waited = 0; waited < wait_ms && sysfs::read_text(current) == "tsc-early"; waited += kPollMs) sleep_ms(kPollMs);
+    for (unsigned waited = 0; waited < wait_ms && sysfs::read_text(current) == "tsc-early"; waited += kPollMs)
+        sleep_ms(kPollMs);
 }
 
 bool bring_up_network(const BootOptions& options, unsigned wait_ms, const Say& say) {
@@ -182,17 +186,21 @@ bool bring_up_network(const BootOptions& options, unsigned wait_ms, const Say& s
         if (index == 0) {
             std::string there;
             for (const Nic& nic : list_nics()) there += fmt::format(" {} ({})", nic.name, to_string(nic.mac));
-            say(fmt::format("there is no network interface {}; there are:{}", network.interface, there.empty() ? " none" : there));
+            say(fmt::format("there is no network interface {}; there are:{}", network.interface,
+                            there.empty() ? " none" : there));
             complete = false;
             continue;
         }
         if (const int error = configure(netlink, network, index); error != 0) {
-            say(errno_error(Remedy::refused, fmt::format("cannot set {} on {}", to_string(network.address), network.interface), error)
+            say(errno_error(Remedy::refused,
+                            fmt::format("cannot set {} on {}", to_string(network.address), network.interface),
+                            error)
                     .text);
             complete = false;
             continue;
         }
-        say(fmt::format("network: {}/{} on {}", to_string(network.address), network.prefix, network.interface));
+        say(fmt::format("network: {}/{} on {}", to_string(network.address), network.prefix,
+                        network.interface));
     }
     return complete;
 }

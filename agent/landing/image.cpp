@@ -23,25 +23,54 @@ namespace smig {
 
 namespace {
 
-// What a virtual machine's disks, network cards and buses need, wherever it runs.  Those that a kernel lacks are left out; the
-// landing environment loads only what it has a device for.
+// What a virtual machine's disks, network cards and buses need, wherever it runs.  Those that a kernel lacks
+// are left out; the landing environment loads only what it has a device for.
 constexpr std::array kGenericDrivers{
-    "virtio_pci",  "virtio_mmio",  "virtio_net", "virtio_blk", "virtio_scsi", "virtio_console", "virtio_balloon",
-    "virtio_rng",  "e1000",        "e1000e",     "igb",        "igbvf",       "ixgbevf",        "iavf",
-    "vmxnet3",     "vmw_pvscsi",   "mptspi",     "nvme",       "ena",         "gve",            "hv_vmbus",
-    "hv_netvsc",   "hv_storvsc",   "pci_hyperv", "xen_netfront", "xen_blkfront", "ahci",        "ata_piix",
-    "ata_generic", "sd_mod",       "8139cp",     "i6300esb",
+    "virtio_pci",
+    "virtio_mmio",
+    "virtio_net",
+    "virtio_blk",
+    "virtio_scsi",
+    "virtio_console",
+    "virtio_balloon",
+    "virtio_rng",
+    "e1000",
+    "e1000e",
+    "igb",
+    "igbvf",
+    "ixgbevf",
+    "iavf",
+    "vmxnet3",
+    "vmw_pvscsi",
+    "mptspi",
+    "nvme",
+    "ena",
+    "gve",
+    "hv_vmbus",
+    "hv_netvsc",
+    "hv_storvsc",
+    "pci_hyperv",
+    "xen_netfront",
+    "xen_blkfront",
+    "ahci",
+    "ata_piix",
+    "ata_generic",
+    "sd_mod",
+    "8139cp",
+    "i6300esb",
 };
 
 // Loaded drivers in these parts of the tree have no place on the way to a jump.
-constexpr std::array<std::string_view, 6> kUnwanted{"kernel/sound/",         "kernel/fs/",           "kernel/drivers/gpu/",
-                                                    "kernel/drivers/media/", "kernel/drivers/input/", "kernel/drivers/hid/"};
+constexpr std::array<std::string_view, 6> kUnwanted{"kernel/sound/",         "kernel/fs/",
+                                                    "kernel/drivers/gpu/",   "kernel/drivers/media/",
+                                                    "kernel/drivers/input/", "kernel/drivers/hid/"};
 
 // Modules that have registered a device driver.
 std::set<std::string> loaded_drivers() {
     std::set<std::string> names;
     for (const std::string& name : sysfs::list("/sys/module")) {
-        if (sysfs::exists("/sys/module/" + name + "/initstate") && !sysfs::list("/sys/module/" + name + "/drivers").empty()) {
+        if (sysfs::exists("/sys/module/" + name + "/initstate") &&
+            !sysfs::list("/sys/module/" + name + "/drivers").empty()) {
             names.insert(module_name(name));
         }
     }
@@ -57,9 +86,11 @@ bool is_wanted(const ModuleTree& tree, const std::string& name) {
 Result<ModuleTree> read_tree(const std::string& folder, const std::string& release) {
     const std::string dependencies = sysfs::read_bytes(folder + "/modules.dep", 16u << 20);
     if (dependencies.empty()) {
-        return Error{Remedy::refused, fmt::format("the modules of kernel {} are not installed ({}/modules.dep is missing): install "
-                                                  "the package linux-image-{}",
-                                                  release, folder, release)};
+        return Error{
+            Remedy::refused,
+            fmt::format("the modules of kernel {} are not installed ({}/modules.dep is missing): install "
+                        "the package linux-image-{}",
+                        release, folder, release)};
     }
     return ModuleTree(dependencies, sysfs::read_bytes(folder + "/modules.builtin"),
                       sysfs::read_bytes(folder + "/modules.alias", 16u << 20));
@@ -94,7 +125,8 @@ public:
         }
     }
 
-    Result<void> add_modules(const ModuleTree& tree, const std::string& folder, const std::set<std::string>& wanted) {
+    Result<void> add_modules(const ModuleTree& tree, const std::string& folder,
+                             const std::set<std::string>& wanted) {
         Result<std::vector<std::string>> order = tree.load_order(wanted);
         if (!order) return order.error();
         const bool as_is = kernel_decompresses(summary_.release);
@@ -102,10 +134,12 @@ public:
         for (const std::string& name : order.value()) {
             const std::string path = folder + "/" + tree.path(name);
             const bool compressed = as_is && is_compressed(path);
-            ListedModule module{name, name + (compressed ? path.substr(path.rfind(".ko")) : ".ko"), compressed, tree.needs(name),
-                                tree.aliases(name)};
+            ListedModule module{name, name + (compressed ? path.substr(path.rfind(".ko")) : ".ko"),
+                                compressed, tree.needs(name), tree.aliases(name)};
             std::sort(module.needs.begin(), module.needs.end());
-            if (Result<void> added = add_module(std::string(kModuleFolder) + "/" + module.file, path, compressed); !added) {
+            if (Result<void> added =
+                    add_module(std::string(kModuleFolder) + "/" + module.file, path, compressed);
+                !added) {
                 return added;
             }
             list.modules.push_back(std::move(module));
@@ -132,8 +166,8 @@ private:
     ImageSummary& summary_;
 };
 
-Result<void> write_image(int fd, const ImageOptions& options, const ModuleTree& tree, const std::string& folder,
-                         ImageSummary& summary) {
+Result<void> write_image(int fd, const ImageOptions& options, const ModuleTree& tree,
+                         const std::string& folder, ImageSummary& summary) {
     std::set<std::string> wanted(kGenericDrivers.begin(), kGenericDrivers.end());
     if (options.release.empty()) {
         for (const std::string& name : loaded_drivers()) {
@@ -149,14 +183,16 @@ Result<void> write_image(int fd, const ImageOptions& options, const ModuleTree& 
     ImageBuilder builder(cpio, summary);
     builder.add_program();
     if (Result<void> added = builder.add_modules(tree, folder, wanted); !added) return added;
-    if (Result<void> added = builder.add_module(kOwnModuleFile, summary.own_module, false); !added) return added;
+    if (Result<void> added = builder.add_module(kOwnModuleFile, summary.own_module, false); !added)
+        return added;
     if (Result<void> finished = cpio.finish(); !finished) return finished;
     summary.bytes = cpio.bytes_written();
     if (::fsync(fd) != 0) return errno_error(Remedy::refused, "cannot write the image");
     return {};
 }
 
-// The new name must survive a power cut too; a folder that cannot be synced (a pipe's, a FAT's) is no reason to fail.
+// The new name must survive a power cut too; a folder that cannot be synced (a pipe's, a FAT's) is no reason
+// to fail.
 void sync_folder_of(const std::string& path) {
     const std::size_t slash = path.rfind('/');
     const std::string folder = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
@@ -183,7 +219,8 @@ Result<ImageSummary> make_image(const ImageOptions& options) {
     if (!file) return errno_error(Remedy::refused, "cannot make " + temporary);
     Result<void> written = write_image(file.get(), options, tree.value(), folder, summary);
     if (written && ::rename(temporary.c_str(), options.output.c_str()) != 0) {
-        written = errno_error(Remedy::refused, fmt::format("cannot rename {} to {}", temporary, options.output));
+        written =
+            errno_error(Remedy::refused, fmt::format("cannot rename {} to {}", temporary, options.output));
     }
     if (!written) {
         ::unlink(temporary.c_str());

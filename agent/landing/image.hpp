@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Makes the landing image: this very binary with its libraries as /init, the kernel's drivers, selfmigrate.ko.
+// Makes the landing image: this very binary with its libraries as /init, the kernel's drivers,
+// selfmigrate.ko.
 #pragma once
 
 #include <cstdint>
@@ -26,8 +27,8 @@ struct ImageSummary {
     std::vector<std::string> left_out;   // loaded here, but not in the module tree
 };
 
-// Writes the image whole or not at all (FILE.tmp, fsync, rename).  The same machine state gives the same bytes.  Error
-// (refused): the text says what to install or to name.
+// Writes the image whole or not at all (FILE.tmp, fsync, rename).  The same machine state gives the same
+// bytes.  Error (refused): the text says what to install or to name.
 Result<ImageSummary> make_image(const ImageOptions& options);
 
 }  // namespace smig

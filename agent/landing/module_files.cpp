@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/landing/module_files.hpp"
 
-#include <fmt/format.h>
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <spawn.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
@@ -42,7 +42,8 @@ Result<std::string> output_of(const char* program, const std::string& path) {
     const int spawned = ::posix_spawnp(&child, program, &actions, nullptr, arguments.data(), environ);
     ::posix_spawn_file_actions_destroy(&actions);
     if (spawned != 0) {
-        return errno_error(Remedy::refused, fmt::format("cannot decompress {}: {} (install it)", path, program), spawned);
+        return errno_error(Remedy::refused,
+                           fmt::format("cannot decompress {}: {} (install it)", path, program), spawned);
     }
     writing.reset();
     std::string bytes;
@@ -79,9 +80,13 @@ std::string running_release() {
 
 }  // namespace
 
-std::string module_tree_of(const std::string& release) { return "/lib/modules/" + release; }
+std::string module_tree_of(const std::string& release) {
+    return "/lib/modules/" + release;
+}
 
-bool is_compressed(std::string_view path) { return !path.ends_with(".ko"); }
+bool is_compressed(std::string_view path) {
+    return !path.ends_with(".ko");
+}
 
 bool kernel_decompresses(const std::string& release) {
     const std::string config = "/boot/config-" + release;
@@ -106,7 +111,8 @@ std::string release_of_module(std::string_view elf) {
     return std::string(magic.substr(0, magic.find(' ')));
 }
 
-Result<std::string> find_own_module(const std::string& release, const std::string& tree, const std::string& named) {
+Result<std::string> find_own_module(const std::string& release, const std::string& tree,
+                                    const std::string& named) {
     std::string path = named;
     if (path.empty()) {
         for (const char* folder : {"extra", "updates/dkms", "updates", "kernel/extra", "misc"}) {
@@ -117,9 +123,10 @@ Result<std::string> find_own_module(const std::string& release, const std::strin
         }
     }
     if (path.empty()) {
-        return Error{Remedy::refused, fmt::format("there is no selfmigrate.ko for kernel {} (looked in {}/extra and "
-                                                  "updates/dkms): build and install it, or name it with --module PATH",
-                                                  release, tree)};
+        return Error{Remedy::refused,
+                     fmt::format("there is no selfmigrate.ko for kernel {} (looked in {}/extra and "
+                                 "updates/dkms): build and install it, or name it with --module PATH",
+                                 release, tree)};
     }
     Result<std::string> elf = read_module(path);
     if (!elf) return elf.error();

@@ -27,7 +27,8 @@ bool drives_one_of(const ListedModule& module, const std::set<std::string>& devi
 std::string format_module_list(const ModuleList& list) {
     std::string text = fmt::format("{}\nkernel {}\n", kFirstLine, list.release);
     for (const ListedModule& module : list.modules) {
-        text += fmt::format("module {} {} {}\n", module.name, module.file, module.compressed ? "compressed" : "plain");
+        text += fmt::format("module {} {} {}\n", module.name, module.file,
+                            module.compressed ? "compressed" : "plain");
         if (!module.needs.empty()) text += fmt::format("needs {}\n", fmt::join(module.needs, " "));
         for (const std::string& alias : module.aliases) text += fmt::format("alias {}\n", alias);
     }
@@ -52,13 +53,15 @@ Result<ModuleList> parse_module_list(std::string_view text) {
         } else if (words.size() == 2 && words[0] == "alias" && after_module) {
             list.modules.back().aliases.push_back(words[1]);
         } else {
-            return Error{Remedy::refused, fmt::format("the image's list of modules has a wrong line: {}", lines[i])};
+            return Error{Remedy::refused,
+                         fmt::format("the image's list of modules has a wrong line: {}", lines[i])};
         }
     }
     return list;
 }
 
-std::vector<const ListedModule*> choose_modules(const ModuleList& list, const std::set<std::string>& device_aliases,
+std::vector<const ListedModule*> choose_modules(const ModuleList& list,
+                                                const std::set<std::string>& device_aliases,
                                                 const std::set<std::string>& names) {
     std::set<std::string> wanted = names;
     std::vector<const ListedModule*> chosen;

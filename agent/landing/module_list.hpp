@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The list of modules inside a landing image: written by landing-image, read by the landing environment.  Pure.
+// The list of modules inside a landing image: written by landing-image, read by the landing environment.
+// Pure.
 //
 //   selfmigrate-modules 1
 //   kernel RELEASE
@@ -30,15 +31,17 @@ struct ModuleList {
     std::vector<ListedModule> modules;
 };
 
-inline constexpr const char* kModuleFolder = "modules";       // in the image's root
+inline constexpr const char* kModuleFolder = "modules";  // in the image's root
 inline constexpr const char* kModuleListFile = "modules/list";
 inline constexpr const char* kOwnModuleFile = "modules/selfmigrate.ko";
 
 std::string format_module_list(const ModuleList& list);
 Result<ModuleList> parse_module_list(std::string_view text);
 
-// Which modules to load for these devices (texts of sysfs "modalias" files) and these names, in order, with all they need.
-std::vector<const ListedModule*> choose_modules(const ModuleList& list, const std::set<std::string>& device_aliases,
+// Which modules to load for these devices (texts of sysfs "modalias" files) and these names, in order, with
+// all they need.
+std::vector<const ListedModule*> choose_modules(const ModuleList& list,
+                                                const std::set<std::string>& device_aliases,
                                                 const std::set<std::string>& names);
 
 }  // namespace smig

@@ -23,7 +23,8 @@ ModuleTree::ModuleTree(std::string_view dependencies, std::string_view builtin, 
         const std::size_t colon = line.find(':');
         if (colon == std::string::npos) continue;
         Module module{line.substr(0, colon), {}};
-        for (const std::string& need : sysfs::split_words(line.substr(colon + 1))) module.needs.push_back(module_name(need));
+        for (const std::string& need : sysfs::split_words(line.substr(colon + 1)))
+            module.needs.push_back(module_name(need));
         const std::string name = module_name(module.path);
         modules_.insert_or_assign(name, std::move(module));
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The modules of one kernel: where they are, what they need, which devices they drive.  Pure: works on the texts of
-// modules.dep, modules.builtin and modules.alias.
+// The modules of one kernel: where they are, what they need, which devices they drive.  Pure: works on the
+// texts of modules.dep, modules.builtin and modules.alias.
 #pragma once
 
 #include <map>
@@ -26,12 +26,15 @@ public:
     // Path below the tree's root; the module must be there.
     [[nodiscard]] const std::string& path(const std::string& name) const { return modules_.at(name).path; }
     // Names of the modules it needs loaded before it.
-    [[nodiscard]] const std::vector<std::string>& needs(const std::string& name) const { return modules_.at(name).needs; }
+    [[nodiscard]] const std::vector<std::string>& needs(const std::string& name) const {
+        return modules_.at(name).needs;
+    }
     // Patterns of the devices it drives; empty for a library.
     [[nodiscard]] std::vector<std::string> aliases(const std::string& name) const;
 
-    // The modules of `wanted` that the tree has, with everything they need, each after what it needs; otherwise by name, so
-    // that the same set gives the same order.  Built-in ones are left out.  Error (refused): a dependency is not in the tree, or in a circle.
+    // The modules of `wanted` that the tree has, with everything they need, each after what it needs;
+    // otherwise by name, so that the same set gives the same order.  Built-in ones are left out.  Error
+    // (refused): a dependency is not in the tree, or in a circle.
     [[nodiscard]] Result<std::vector<std::string>> load_order(const std::set<std::string>& wanted) const;
 
 private:

@@ -27,8 +27,10 @@ std::string unescape(std::string_view text) {
     std::string out;
     const auto octal = [](char c) { return c >= '0' && c <= '7'; };
     for (std::size_t i = 0; i < text.size(); ++i) {
-        if (text[i] == '\\' && i + 3 < text.size() && octal(text[i + 1]) && octal(text[i + 2]) && octal(text[i + 3])) {
-            out += static_cast<char>(((text[i + 1] - '0') << 6) | ((text[i + 2] - '0') << 3) | (text[i + 3] - '0'));
+        if (text[i] == '\\' && i + 3 < text.size() && octal(text[i + 1]) && octal(text[i + 2]) &&
+            octal(text[i + 3])) {
+            out += static_cast<char>(((text[i + 1] - '0') << 6) | ((text[i + 2] - '0') << 3) |
+                                     (text[i + 3] - '0'));
             i += 3;
         } else {
             out += text[i];
@@ -92,7 +94,8 @@ std::string identity_of(const std::string& block) {
     return {};
 }
 
-// With native multipath an NVMe namespace hangs on a virtual subsystem; its place is that of its first controller.
+// With native multipath an NVMe namespace hangs on a virtual subsystem; its place is that of its first
+// controller.
 std::string place_of(const std::string& block) {
     std::string path = bus_path_of_link(block);
     if (!path.empty()) return path;

@@ -11,9 +11,9 @@ namespace smig {
 struct DiskMount {
     std::string point;
     std::string filesystem;
-    std::string device;         // as the kernel names it: "vda1", "dm-0"
-    std::uint64_t start = 0;    // bytes from the start of the disk; only meaningful if `direct`
-    bool direct = false;        // the filesystem lies on the disk or a partition of it, with nothing in between
+    std::string device;       // as the kernel names it: "vda1", "dm-0"
+    std::uint64_t start = 0;  // bytes from the start of the disk; only meaningful if `direct`
+    bool direct = false;      // the filesystem lies on the disk or a partition of it, with nothing in between
     bool writable = false;
 };
 
@@ -28,7 +28,8 @@ struct Disk {
     std::vector<DiskMount> mounts;
 };
 
-// Disks with a device behind them, by name: no loop, ram, zram, dm, md; no drive with a removable medium unless mounted.
+// Disks with a device behind them, by name: no loop, ram, zram, dm, md; no drive with a removable medium
+// unless mounted.
 std::vector<Disk> list_disks();
 
 // The disk's node below /dev ("cciss!c0d0" is /dev/cciss/c0d0).

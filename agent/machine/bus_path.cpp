@@ -12,7 +12,8 @@ namespace smig {
 namespace {
 
 bool all_digits(std::string_view text) {
-    return !text.empty() && std::all_of(text.begin(), text.end(), [](unsigned char c) { return std::isdigit(c) != 0; });
+    return !text.empty() &&
+           std::all_of(text.begin(), text.end(), [](unsigned char c) { return std::isdigit(c) != 0; });
 }
 
 bool is_numbered(std::string_view component, std::string_view prefix) {
@@ -85,7 +86,8 @@ std::string bus_path_of(std::string_view sysfs_device_path) {
 
 std::string bus_path_of_link(const std::string& link) {
     std::string device = sysfs::resolve(link);
-    // libata numbers the ports of all controllers in the order of discovery; the port's own number is its place.
+    // libata numbers the ports of all controllers in the order of discovery; the port's own number is its
+    // place.
     for (std::size_t at = device.find("/ata"); at != std::string::npos; at = device.find("/ata", at + 1)) {
         const std::size_t end = std::min(device.find('/', at + 1), device.size());
         const std::string name = device.substr(at + 1, end - at - 1);

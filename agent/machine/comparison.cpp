@@ -27,10 +27,11 @@ using json::Value;
 using Reasons = std::vector<std::string>;
 
 constexpr std::uint64_t kFormat = 1;
-constexpr double kTscTolerance = 0.0005;       // a TSC clocksource runs at the rate the kernel measured at boot
-constexpr double kLooseTscTolerance = 0.02;    // otherwise only delay loops and the scheduler's clock use it
+constexpr double kTscTolerance = 0.0005;     // a TSC clocksource runs at the rate the kernel measured at boot
+constexpr double kLooseTscTolerance = 0.02;  // otherwise only delay loops and the scheduler's clock use it
 constexpr std::uint64_t kMaxPfn = 1ull << 40;  // keeps sums of hostile ranges far from overflow
-constexpr const char* kNewImage = "make the landing image again with `selfmigrate landing-image` in the source";
+constexpr const char* kNewImage =
+    "make the landing image again with `selfmigrate landing-image` in the source";
 
 void compare_kernels(const Value& source, const Value& target, Reasons& reasons) {
     const Value& here = member(source, "kernel");
@@ -40,8 +41,8 @@ void compare_kernels(const Value& source, const Value& target, Reasons& reasons)
         return;
     }
     if (text(here, "release") != text(there, "release")) {
-        reasons.push_back(fmt::format("the target's kernel is {}, the guest's is {}: {}", shown_text(there, "release"),
-                                      shown_text(here, "release"), kNewImage));
+        reasons.push_back(fmt::format("the target's kernel is {}, the guest's is {}: {}",
+                                      shown_text(there, "release"), shown_text(here, "release"), kNewImage));
         return;
     }
     if (text(here, "version") != text(there, "version")) {
@@ -59,11 +60,12 @@ void compare_modules(const Value& source, const Value& target, Reasons& reasons)
     const Value& here = member(source, "module");
     const Value& there = member(target, "module");
     if (number(here, "abi") != number(there, "abi")) {
-        reasons.push_back(fmt::format("the target's selfmigrate.ko has ABI {}, the guest's {}: {}", number(there, "abi"),
-                                      number(here, "abi"), kNewImage));
+        reasons.push_back(fmt::format("the target's selfmigrate.ko has ABI {}, the guest's {}: {}",
+                                      number(there, "abi"), number(here, "abi"), kNewImage));
     } else if (text(here, "source_id") != text(there, "source_id")) {
-        reasons.push_back(fmt::format("the target's selfmigrate.ko is another build ({}, the guest's is {}): {}",
-                                      shown_text(there, "source_id"), shown_text(here, "source_id"), kNewImage));
+        reasons.push_back(
+            fmt::format("the target's selfmigrate.ko is another build ({}, the guest's is {}): {}",
+                        shown_text(there, "source_id"), shown_text(here, "source_id"), kNewImage));
     }
 }
 
@@ -98,8 +100,8 @@ void compare_memory(const Value& source, const Value& target, Reasons& reasons) 
     const std::uint64_t here_levels = number(member(source, "memory"), "page_table_levels");
     const std::uint64_t there_levels = number(member(target, "memory"), "page_table_levels");
     if (here_levels != there_levels) {
-        reasons.push_back(fmt::format("the guest uses {}-level page tables, the target {}-level ones{}", here_levels,
-                                      there_levels,
+        reasons.push_back(fmt::format("the guest uses {}-level page tables, the target {}-level ones{}",
+                                      here_levels, there_levels,
                                       here_levels == 4 ? ": start the target's kernel with no5lvl" : ""));
     }
     const std::vector<Range> needed = ranges_of(source);
@@ -124,9 +126,10 @@ void compare_memory(const Value& source, const Value& target, Reasons& reasons) 
         missing += lacking;
     }
     if (missing != 0) {
-        reasons.push_back(fmt::format("the target's memory does not cover the guest's: {} pages ({} MiB) are missing, "
-                                      "the first in {}; give it at least as much memory as the source has",
-                                      missing, (missing + 255) / 256, first));
+        reasons.push_back(
+            fmt::format("the target's memory does not cover the guest's: {} pages ({} MiB) are missing, "
+                        "the first in {}; give it at least as much memory as the source has",
+                        missing, (missing + 255) / 256, first));
     }
 }
 
@@ -159,8 +162,8 @@ void compare_processors(const Value& source, const Value& target, Reasons& reaso
     const std::uint64_t here_count = number(source, "vcpus");
     const std::uint64_t there_count = number(target, "vcpus");
     if (here_count != there_count) {
-        reasons.push_back(fmt::format("the target has {} vCPUs, the guest {}: give it the same number", there_count,
-                                      here_count));
+        reasons.push_back(fmt::format("the target has {} vCPUs, the guest {}: give it the same number",
+                                      there_count, here_count));
     }
     const auto here = cpu_of(source);
     const auto there = cpu_of(target);
@@ -184,7 +187,8 @@ void compare_clocks(const Value& source, const Value& target, Reasons& reasons) 
     if (!by_tsc) {
         const Value& available = array(there, "available");
         if (std::find(available.begin(), available.end(), Value(used)) == available.end()) {
-            reasons.push_back(fmt::format("the guest's clocksource {} is not there on the target", shown(used)));
+            reasons.push_back(
+                fmt::format("the guest's clocksource {} is not there on the target", shown(used)));
         }
     }
     if ((by_tsc && here_khz == 0) || (here_khz != 0 && there_khz == 0)) {
@@ -192,9 +196,10 @@ void compare_clocks(const Value& source, const Value& target, Reasons& reasons) 
     } else if (here_khz != 0) {
         const double difference = std::abs(there_khz - here_khz) / here_khz;
         if (difference > (by_tsc ? kTscTolerance : kLooseTscTolerance)) {
-            reasons.push_back(fmt::format("the target's TSC runs at {:.0f} kHz, the guest's at {:.0f} kHz ({:.3f} % "
-                                          "apart)",
-                                          there_khz, here_khz, difference * 100));
+            reasons.push_back(
+                fmt::format("the target's TSC runs at {:.0f} kHz, the guest's at {:.0f} kHz ({:.3f} % "
+                            "apart)",
+                            there_khz, here_khz, difference * 100));
         }
     }
 }
@@ -211,7 +216,8 @@ void compare_virtio(const Value& here, const Value& there, Reasons& reasons) {
     if (offered.empty()) return;  // no driver in the landing environment: nothing was negotiated
     for (std::size_t i = 0; i < wanted.size() && i < 128; ++i) {
         if (wanted[i] != '1' || (i < offered.size() && offered[i] == '1')) continue;
-        reasons.push_back(fmt::format("virtio device {} lacks feature bit {} on the target", shown_text(here, "address"), i));
+        reasons.push_back(fmt::format("virtio device {} lacks feature bit {} on the target",
+                                      shown_text(here, "address"), i));
     }
 }
 
@@ -223,15 +229,16 @@ void compare_pci(const Value& source, const Value& target, Reasons& reasons) {
         const auto found = offered.find(text(here, "address"));
         if (found == offered.end()) {
             const std::string driver = shown_text(here, "driver");
-            reasons.push_back(fmt::format("{}{} is missing on the target", name,
-                                          driver.empty() ? std::string() : fmt::format(", driver {},", driver)));
+            reasons.push_back(
+                fmt::format("{}{} is missing on the target", name,
+                            driver.empty() ? std::string() : fmt::format(", driver {},", driver)));
             continue;
         }
         const Value& there = *found->second;
         const auto same = [&](const char* key) { return text(here, key) == text(there, key); };
         if (!same("vendor") || !same("device") || !same("class")) {
-            reasons.push_back(fmt::format("{} is another device on the target ({}:{})", name, shown_text(there, "vendor"),
-                                          shown_text(there, "device")));
+            reasons.push_back(fmt::format("{} is another device on the target ({}:{})", name,
+                                          shown_text(there, "vendor"), shown_text(there, "device")));
         } else if (!same("subsystem")) {
             reasons.push_back(fmt::format("{} has subsystem {} on the target, the guest's is {}", name,
                                           shown_text(there, "subsystem"), shown_text(here, "subsystem")));
@@ -261,12 +268,13 @@ void compare_disks(const Value& source, const Value& target, Reasons& reasons) {
         const Value& there = *found->second;
         if (text(here, "id") != text(there, "id")) {
             const std::string id = shown_text(there, "id");
-            reasons.push_back(fmt::format("{} is another disk on the target ({})", name, id.empty() ? "no serial" : id));
+            reasons.push_back(
+                fmt::format("{} is another disk on the target ({})", name, id.empty() ? "no serial" : id));
             continue;
         }
         if (number(here, "bytes") != number(there, "bytes")) {
-            reasons.push_back(fmt::format("{} has {} bytes on the target, here {}", name, number(there, "bytes"),
-                                          number(here, "bytes")));
+            reasons.push_back(fmt::format("{} has {} bytes on the target, here {}", name,
+                                          number(there, "bytes"), number(here, "bytes")));
         }
         if (number(here, "block_bytes") != number(there, "block_bytes")) {
             reasons.push_back(fmt::format("{} has blocks of {} bytes on the target, here {}", name,
@@ -282,8 +290,9 @@ void compare_nics(const Value& source, const Value& target, Reasons& reasons) {
     const auto offered = by_key(array(target, "nics"), "path");
     for (const Value& here : array(source, "nics")) {
         if (offered.contains(text(here, "path"))) continue;
-        reasons.push_back(fmt::format("the guest's network interface {} (at {}) has no counterpart on the target",
-                                      shown_text(here, "name"), shown_text(here, "path")));
+        reasons.push_back(
+            fmt::format("the guest's network interface {} (at {}) has no counterpart on the target",
+                        shown_text(here, "name"), shown_text(here, "path")));
     }
 }
 
@@ -308,8 +317,8 @@ std::vector<std::string> compare_machines(std::string_view source_json, std::str
     compare_kernels(*source, *target, reasons);
     compare_modules(*source, *target, reasons);
     if (text(*source, "firmware") != text(*target, "firmware")) {
-        reasons.push_back(fmt::format("the target was started by {}, the guest by {}", shown_text(*target, "firmware"),
-                                      shown_text(*source, "firmware")));
+        reasons.push_back(fmt::format("the target was started by {}, the guest by {}",
+                                      shown_text(*target, "firmware"), shown_text(*source, "firmware")));
     }
     compare_memory(*source, *target, reasons);
     compare_processors(*source, *target, reasons);

@@ -25,53 +25,96 @@ constexpr std::array<std::string_view, 4> kRegisterNames{"EAX", "EBX", "ECX", "E
 // One register of feature bits: a kernel that saw a bit set may rely on it for ever.
 struct FeatureWord {
     LeafKey leaf;
-    unsigned index;           // into Registers
-    std::uint32_t ignored;    // bits that say nothing a kernel relies on (topology, deprecations, set by the OS)
-    std::string_view names;   // 32 words from bit 0 on, "-" without a name
+    unsigned index;  // into Registers
+    std::uint32_t
+        ignored;  // bits that say nothing a kernel relies on (topology, deprecations, set by the OS)
+    std::string_view names;  // 32 words from bit 0 on, "-" without a name
 };
 
-constexpr std::uint32_t bit(unsigned n) { return 1u << n; }
+constexpr std::uint32_t bit(unsigned n) {
+    return 1u << n;
+}
 
 constexpr std::array kFeatureWords{
-    FeatureWord{{1, 0}, 3, bit(28),
-                "fpu vme de pse tsc msr pae mce cx8 apic - sep mtrr pge mca cmov pat pse36 pn clflush - dts acpi mmx "
-                "fxsr sse sse2 ss ht tm ia64 pbe"},
-    FeatureWord{{1, 0}, 2, bit(27) | bit(31),
-                "pni pclmulqdq dtes64 monitor ds_cpl vmx smx est tm2 ssse3 cid sdbg fma cx16 xtpr pdcm - pcid dca "
-                "sse4_1 sse4_2 x2apic movbe popcnt tsc_deadline_timer aes xsave osxsave avx f16c rdrand hypervisor"},
-    FeatureWord{{6, 0}, 0, 0,
-                "dtherm ida arat - pln - pts hwp hwp_notify hwp_act_window hwp_epp hwp_pkg_req - - - - - - - hfi - - - "
+    FeatureWord{
+        {1, 0},
+        3,
+        bit(28),
+        "fpu vme de pse tsc msr pae mce cx8 apic - sep mtrr pge mca cmov pat pse36 pn clflush - dts acpi mmx "
+        "fxsr sse sse2 ss ht tm ia64 pbe"},
+    FeatureWord{
+        {1, 0},
+        2,
+        bit(27) | bit(31),
+        "pni pclmulqdq dtes64 monitor ds_cpl vmx smx est tm2 ssse3 cid sdbg fma cx16 xtpr pdcm - pcid dca "
+        "sse4_1 sse4_2 x2apic movbe popcnt tsc_deadline_timer aes xsave osxsave avx f16c rdrand hypervisor"},
+    FeatureWord{{6, 0},
+                0,
+                0,
+                "dtherm ida arat - pln - pts hwp hwp_notify hwp_act_window hwp_epp hwp_pkg_req - - - - - - - "
+                "hfi - - - "
                 "- - - - - - - - -"},
-    FeatureWord{{7, 0}, 1, bit(6) | bit(13),
-                "fsgsbase tsc_adjust sgx bmi1 hle avx2 fdp_excptn_only smep bmi2 erms invpcid rtm cqm zero_fcs_fds mpx "
-                "rdt_a avx512f avx512dq rdseed adx smap avx512ifma - clflushopt clwb intel_pt avx512pf avx512er "
-                "avx512cd sha_ni avx512bw avx512vl"},
-    FeatureWord{{7, 0}, 2, bit(4),
-                "prefetchwt1 avx512vbmi umip pku ospke waitpkg avx512_vbmi2 shstk gfni vaes vpclmulqdq avx512_vnni "
-                "avx512_bitalg tme avx512_vpopcntdq - la57 - - - - - rdpid - bus_lock_detect cldemote - movdiri "
-                "movdir64b enqcmd sgx_lc pks"},
-    FeatureWord{{7, 0}, 3, bit(11),
-                "- - avx512_4vnniw avx512_4fmaps fsrm - - - avx512_vp2intersect srbds_ctrl md_clear rtm_always_abort - "
-                "tsx_force_abort serialize hybrid_cpu tsxldtrk - pconfig arch_lbr ibt - amx_bf16 avx512_fp16 amx_tile "
+    FeatureWord{
+        {7, 0},
+        1,
+        bit(6) | bit(13),
+        "fsgsbase tsc_adjust sgx bmi1 hle avx2 fdp_excptn_only smep bmi2 erms invpcid rtm cqm zero_fcs_fds "
+        "mpx "
+        "rdt_a avx512f avx512dq rdseed adx smap avx512ifma - clflushopt clwb intel_pt avx512pf avx512er "
+        "avx512cd sha_ni avx512bw avx512vl"},
+    FeatureWord{
+        {7, 0},
+        2,
+        bit(4),
+        "prefetchwt1 avx512vbmi umip pku ospke waitpkg avx512_vbmi2 shstk gfni vaes vpclmulqdq avx512_vnni "
+        "avx512_bitalg tme avx512_vpopcntdq - la57 - - - - - rdpid - bus_lock_detect cldemote - movdiri "
+        "movdir64b enqcmd sgx_lc pks"},
+    FeatureWord{{7, 0},
+                3,
+                bit(11),
+                "- - avx512_4vnniw avx512_4fmaps fsrm - - - avx512_vp2intersect srbds_ctrl md_clear "
+                "rtm_always_abort - "
+                "tsx_force_abort serialize hybrid_cpu tsxldtrk - pconfig arch_lbr ibt - amx_bf16 avx512_fp16 "
+                "amx_tile "
                 "amx_int8 ibrs stibp flush_l1d arch_capabilities core_capabilities ssbd"},
-    FeatureWord{{7, 1}, 0, 0,
-                "- - - - avx_vnni avx512_bf16 lass cmpccxadd arch_perfmon_ext - fzrm fsrs fsrc - - - - fred lkgs wrmsrns "
+    FeatureWord{{7, 1},
+                0,
+                0,
+                "- - - - avx_vnni avx512_bf16 lass cmpccxadd arch_perfmon_ext - fzrm fsrs fsrc - - - - fred "
+                "lkgs wrmsrns "
                 "- amx_fp16 - avx_ifma - - lam - - - - -"},
-    FeatureWord{{7, 2}, 3, 0,
-                "psfd ipred_ctrl rrsba_ctrl ddpd_u bhi_ctrl mcdt_no - - - - - - - - - - - - - - - - - - - - - - - - - -"},
-    FeatureWord{{kXsaveLeaf, 1}, 0, 0,
+    FeatureWord{{7, 2},
+                3,
+                0,
+                "psfd ipred_ctrl rrsba_ctrl ddpd_u bhi_ctrl mcdt_no - - - - - - - - - - - - - - - - - - - - "
+                "- - - - - -"},
+    FeatureWord{{kXsaveLeaf, 1},
+                0,
+                0,
                 "xsaveopt xsavec xgetbv1 xsaves xfd - - - - - - - - - - - - - - - - - - - - - - - - - - -"},
-    FeatureWord{{0x80000001, 0}, 3, 0,
-                "fpu vme de pse tsc msr pae mce cx8 apic - syscall mtrr pge mca cmov pat pse36 - mp nx - mmxext mmx "
-                "fxsr fxsr_opt pdpe1gb rdtscp - lm 3dnowext 3dnow"},
-    FeatureWord{{0x80000001, 0}, 2, bit(1),
-                "lahf_lm cmp_legacy svm extapic cr8_legacy abm sse4a misalignsse 3dnowprefetch osvw ibs xop skinit wdt - "
-                "lwp fma4 tce - nodeid_msr - tbm topoext perfctr_core perfctr_nb - bpext ptsc perfctr_llc mwaitx - -"},
-    FeatureWord{{0x80000007, 0}, 3, 0,
+    FeatureWord{
+        {0x80000001, 0},
+        3,
+        0,
+        "fpu vme de pse tsc msr pae mce cx8 apic - syscall mtrr pge mca cmov pat pse36 - mp nx - mmxext mmx "
+        "fxsr fxsr_opt pdpe1gb rdtscp - lm 3dnowext 3dnow"},
+    FeatureWord{{0x80000001, 0},
+                2,
+                bit(1),
+                "lahf_lm cmp_legacy svm extapic cr8_legacy abm sse4a misalignsse 3dnowprefetch osvw ibs xop "
+                "skinit wdt - "
+                "lwp fma4 tce - nodeid_msr - tbm topoext perfctr_core perfctr_nb - bpext ptsc perfctr_llc "
+                "mwaitx - -"},
+    FeatureWord{{0x80000007, 0},
+                3,
+                0,
                 "- - - - - - - hw_pstate constant_tsc cpb - - - rapl - - - - - - - - - - - - - - - - - -"},
-    FeatureWord{{0x80000008, 0}, 1, 0,
-                "clzero irperf xsaveerptr - rdpru - - - - wbnoinvd - - amd_ibpb - amd_ibrs amd_stibp - "
-                "amd_stibp_always_on - - - - - amd_ppin amd_ssbd virt_ssbd amd_ssb_no cppc amd_psfd btc_no - -"},
+    FeatureWord{
+        {0x80000008, 0},
+        1,
+        0,
+        "clzero irperf xsaveerptr - rdpru - - - - wbnoinvd - - amd_ibpb - amd_ibrs amd_stibp - "
+        "amd_stibp_always_on - - - - - amd_ppin amd_ssbd virt_ssbd amd_ssb_no cppc amd_psfd btc_no - -"},
 };
 
 std::string_view word(std::string_view words, unsigned index) {
@@ -108,46 +151,53 @@ std::uint64_t read_xcr0() {
     return (std::uint64_t{high} << 32) | low;
 }
 
-std::uint64_t joined(std::uint32_t high, std::uint32_t low) { return (std::uint64_t{high} << 32) | low; }
+std::uint64_t joined(std::uint32_t high, std::uint32_t low) {
+    return (std::uint64_t{high} << 32) | low;
+}
 
 void compare_xsave(const CpuFeatures& source, const CpuFeatures& target, std::vector<std::string>& reasons) {
     const Registers offered = leaf_of(target, {kXsaveLeaf, 0});
     const std::uint64_t missing = source.xcr0 & ~joined(offered[3], offered[0]);
     if (missing != 0) {
-        reasons.push_back(fmt::format("the target's CPU lacks the register states {:#x} (XCR0) that the guest uses",
-                                      missing));
+        reasons.push_back(fmt::format(
+            "the target's CPU lacks the register states {:#x} (XCR0) that the guest uses", missing));
     }
     const Registers source_compact = leaf_of(source, {kXsaveLeaf, 1});
     const Registers target_compact = leaf_of(target, {kXsaveLeaf, 1});
     const std::uint64_t missing_xss =
         joined(source_compact[3], source_compact[2]) & ~joined(target_compact[3], target_compact[2]);
     if (missing_xss != 0) {
-        reasons.push_back(fmt::format("the target's CPU lacks the supervisor states {:#x} (XSS)", missing_xss));
+        reasons.push_back(
+            fmt::format("the target's CPU lacks the supervisor states {:#x} (XSS)", missing_xss));
     }
     for (unsigned i = kFirstExtendedComponent; i < kXsaveComponents; ++i) {
         if ((source.xcr0 >> i & 1) == 0 || (missing >> i & 1) != 0) continue;
         const Registers here = leaf_of(source, {kXsaveLeaf, i});
         const Registers there = leaf_of(target, {kXsaveLeaf, i});
         if (here[0] != there[0] || here[1] != there[1]) {
-            reasons.push_back(fmt::format("the target's CPU saves register state {} elsewhere ({} bytes at {}, the "
-                                          "guest's {} at {})",
-                                          i, there[0], there[1], here[0], here[1]));
+            reasons.push_back(
+                fmt::format("the target's CPU saves register state {} elsewhere ({} bytes at {}, the "
+                            "guest's {} at {})",
+                            i, there[0], there[1], here[0], here[1]));
         }
     }
 }
 
-void compare_counters(const CpuFeatures& source, const CpuFeatures& target, std::vector<std::string>& reasons) {
+void compare_counters(const CpuFeatures& source, const CpuFeatures& target,
+                      std::vector<std::string>& reasons) {
     const std::uint32_t here = leaf_of(source, {kPerfLeaf, 0})[0];
     const std::uint32_t there = leaf_of(target, {kPerfLeaf, 0})[0];
     if ((here & 0xff) == 0) return;
     if ((there & 0xff) < (here & 0xff) || (there >> 8 & 0xff) < (here >> 8 & 0xff)) {
-        reasons.push_back(fmt::format("the target's CPU has performance counters of version {} ({} of them), the guest "
-                                      "uses version {} ({})",
-                                      there & 0xff, there >> 8 & 0xff, here & 0xff, here >> 8 & 0xff));
+        reasons.push_back(
+            fmt::format("the target's CPU has performance counters of version {} ({} of them), the guest "
+                        "uses version {} ({})",
+                        there & 0xff, there >> 8 & 0xff, here & 0xff, here >> 8 & 0xff));
     }
 }
 
-void compare_hypervisors(const CpuFeatures& source, const CpuFeatures& target, std::vector<std::string>& reasons) {
+void compare_hypervisors(const CpuFeatures& source, const CpuFeatures& target,
+                         std::vector<std::string>& reasons) {
     // QEMU's own emulation offers no paravirtual interface that a kernel could rely on.
     if (source.hypervisor.empty() || source.hypervisor.starts_with("TCG")) return;
     if (source.hypervisor != target.hypervisor) {
@@ -159,7 +209,8 @@ void compare_hypervisors(const CpuFeatures& source, const CpuFeatures& target, s
     const std::uint32_t missing =
         leaf_of(source, {kHypervisorLeaf + 1, 0})[0] & ~leaf_of(target, {kHypervisorLeaf + 1, 0})[0];
     if (source.hypervisor.starts_with("KVM") && missing != 0) {
-        reasons.push_back(fmt::format("the target's hypervisor lacks the paravirtual features {:#x}", missing));
+        reasons.push_back(
+            fmt::format("the target's hypervisor lacks the paravirtual features {:#x}", missing));
     }
 }
 
@@ -223,8 +274,8 @@ CpuFeatures read_cpu_features() {
 std::vector<std::string> compare_cpus(const CpuFeatures& source, const CpuFeatures& target) {
     std::vector<std::string> reasons;
     if (source.vendor != target.vendor) {
-        reasons.push_back(
-            fmt::format("the target's CPU is a {}, the guest has adapted itself to a {}", target.vendor, source.vendor));
+        reasons.push_back(fmt::format("the target's CPU is a {}, the guest has adapted itself to a {}",
+                                      target.vendor, source.vendor));
     }
     for (const FeatureWord& feature : kFeatureWords) {
         std::uint32_t missing = leaf_of(source, feature.leaf).at(feature.index) &
@@ -232,8 +283,9 @@ std::vector<std::string> compare_cpus(const CpuFeatures& source, const CpuFeatur
         // AMD repeats leaf 1's bits in 0x80000001: say them once.
         if (feature.leaf.first == 0x80000001 && feature.index == 3) missing &= ~0x0183f3ffu;
         for (; missing != 0; missing &= missing - 1) {
-            reasons.push_back(fmt::format("CPU feature {} is missing on the target",
-                                          feature_name(feature, static_cast<unsigned>(std::countr_zero(missing)))));
+            reasons.push_back(
+                fmt::format("CPU feature {} is missing on the target",
+                            feature_name(feature, static_cast<unsigned>(std::countr_zero(missing)))));
         }
     }
     const std::uint32_t source_bits = leaf_of(source, {0x80000008, 0})[0];

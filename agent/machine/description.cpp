@@ -61,7 +61,10 @@ json describe_cpu() {
     for (const auto& [key, registers] : cpu.leaves) {
         leaves[fmt::format("{:x}.{}", key.first, key.second)] = registers;
     }
-    return {{"vendor", cpu.vendor}, {"hypervisor", cpu.hypervisor}, {"xcr0", cpu.xcr0}, {"leaves", std::move(leaves)}};
+    return {{"vendor", cpu.vendor},
+            {"hypervisor", cpu.hypervisor},
+            {"xcr0", cpu.xcr0},
+            {"leaves", std::move(leaves)}};
 }
 
 // Lengths of the device's windows: "start end flags" a line.
@@ -95,7 +98,8 @@ json describe_pci() {
                       {"vendor", hex_word(device + "/vendor")},
                       {"device", hex_word(device + "/device")},
                       {"class", hex_word(device + "/class")},
-                      {"subsystem", hex_word(device + "/subsystem_vendor") + ":" + hex_word(device + "/subsystem_device")},
+                      {"subsystem",
+                       hex_word(device + "/subsystem_vendor") + ":" + hex_word(device + "/subsystem_device")},
                       {"driver", sysfs::link_name(device + "/driver")},
                       {"bars", bar_lengths(device)}};
         const std::string features = virtio_features(device);
@@ -134,14 +138,16 @@ json describe_nics() {
     for (const std::string& name : sysfs::list("/sys/class/net")) {
         const std::string path = bus_path_of_link("/sys/class/net/" + name);
         if (path.empty()) continue;
-        nics.push_back({{"name", name}, {"path", path}, {"mac", sysfs::read_text("/sys/class/net/" + name + "/address", 64)}});
+        nics.push_back({{"name", name},
+                        {"path", path},
+                        {"mac", sysfs::read_text("/sys/class/net/" + name + "/address", 64)}});
     }
     return nics;
 }
 
 void find_unsuspendable_drivers(json& found) {
-    // virtio_mem answers its freeze callback with an error, virtiofs likewise; a device handed to vfio belongs to
-    // somebody whom no callback reaches.
+    // virtio_mem answers its freeze callback with an error, virtiofs likewise; a device handed to vfio
+    // belongs to somebody whom no callback reaches.
     constexpr std::array kRefusing{"virtio_mem", "virtiofs"};
     for (const std::string& name : sysfs::list("/sys/bus/virtio/devices")) {
         const std::string driver = sysfs::link_name("/sys/bus/virtio/devices/" + name + "/driver");
@@ -157,8 +163,8 @@ void find_unsuspendable_drivers(json& found) {
 void find_host_filesystems(json& found) {
     for (const Mount& mount : list_mounts()) {
         if (mount.filesystem != "virtiofs" && mount.filesystem != "9p") continue;
-        found.push_back(fmt::format("{} is mounted on {}: its state lies with the host; unmount it", mount.filesystem,
-                                    mount.point));
+        found.push_back(fmt::format("{} is mounted on {}: its state lies with the host; unmount it",
+                                    mount.filesystem, mount.point));
     }
 }
 
@@ -198,9 +204,15 @@ Result<std::string> describe_machine(const smig_info& info) {
     }
     const json machine = {
         {"format", 1},
-        {"kernel", {{"release", text_of(info.release)}, {"version", text_of(info.version)}, {"build_id", kernel_build_id()}}},
+        {"kernel",
+         {{"release", text_of(info.release)},
+          {"version", text_of(info.version)},
+          {"build_id", kernel_build_id()}}},
         {"module", {{"abi", info.abi_version}, {"source_id", text_of(info.source_id)}}},
-        {"memory", {{"page_table_levels", info.page_table_levels}, {"pages", info.ram_pages}, {"ranges", std::move(ranges)}}},
+        {"memory",
+         {{"page_table_levels", info.page_table_levels},
+          {"pages", info.ram_pages},
+          {"ranges", std::move(ranges)}}},
         {"firmware", sysfs::exists("/sys/firmware/efi") ? "EFI" : "BIOS"},
         {"vcpus", info.vcpus},
         {"cpu", describe_cpu()},

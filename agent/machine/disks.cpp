@@ -58,15 +58,22 @@ std::string hash_of(const unsigned char* bytes, std::size_t length) {
 Result<std::string> read_hash(const std::string& disk, std::uint64_t offset, std::size_t length) {
     const std::string node = device_node(disk);
     const Fd file(::open(node.c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC));
-    if (!file) return errno_error(Remedy::refused, fmt::format("cannot read disk {} ({})", shown(disk), shown(node)));
+    if (!file)
+        return errno_error(Remedy::refused,
+                           fmt::format("cannot read disk {} ({})", shown(disk), shown(node)));
     const AlignedBuffer buffer = aligned_buffer(length);
     if (!buffer) return Error{Remedy::fatal, "no memory for a disk probe"};
     std::size_t done = 0;
     while (done < length) {
-        const ssize_t got = ::pread(file.get(), buffer.get() + done, length - done, static_cast<off_t>(offset + done));
+        const ssize_t got =
+            ::pread(file.get(), buffer.get() + done, length - done, static_cast<off_t>(offset + done));
         if (got < 0 && errno == EINTR) continue;
-        if (got < 0) return errno_error(Remedy::refused, fmt::format("cannot read disk {} at {}", shown(disk), offset));
-        if (got == 0) return Error{Remedy::refused, fmt::format("disk {} ends before {}", shown(disk), offset + length)};
+        if (got < 0)
+            return errno_error(Remedy::refused,
+                               fmt::format("cannot read disk {} at {}", shown(disk), offset));
+        if (got == 0)
+            return Error{Remedy::refused,
+                         fmt::format("disk {} ends before {}", shown(disk), offset + length)};
         done += static_cast<std::size_t>(got);
     }
     return hash_of(buffer.get(), length);
@@ -79,8 +86,8 @@ struct Probe {
     std::string hash;
 };
 
-// A file with no name, on the filesystem of `device_number`; none if the directory belongs to another one (something is mounted
-// over it) or the filesystem cannot.
+// A file with no name, on the filesystem of `device_number`; none if the directory belongs to another one
+// (something is mounted over it) or the filesystem cannot.
 std::optional<Fd> unnamed_file(const std::string& directory, const std::string& device) {
     Fd file(::open(directory.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
     struct stat status {};
@@ -91,7 +98,8 @@ std::optional<Fd> unnamed_file(const std::string& directory, const std::string& 
     return file;
 }
 
-// Byte offset within the filesystem's device of the file's first block; none while the filesystem does not say exactly.
+// Byte offset within the filesystem's device of the file's first block; none while the filesystem does not
+// say exactly.
 std::optional<std::uint64_t> place_of_file(int file) {
     alignas(fiemap) std::array<unsigned char, sizeof(fiemap) + sizeof(fiemap_extent)> memory{};
     auto* const map = reinterpret_cast<fiemap*>(memory.data());
@@ -100,10 +108,12 @@ std::optional<std::uint64_t> place_of_file(int file) {
     map->fm_extent_count = 1;
     if (::ioctl(file, FS_IOC_FIEMAP, map) != 0 || map->fm_mapped_extents != 1) return std::nullopt;
     const fiemap_extent& extent = map->fm_extents[0];
-    constexpr std::uint32_t kInexact = FIEMAP_EXTENT_UNKNOWN | FIEMAP_EXTENT_DELALLOC | FIEMAP_EXTENT_ENCODED |
-                                       FIEMAP_EXTENT_DATA_ENCRYPTED | FIEMAP_EXTENT_NOT_ALIGNED |
-                                       FIEMAP_EXTENT_DATA_INLINE | FIEMAP_EXTENT_DATA_TAIL | FIEMAP_EXTENT_UNWRITTEN;
-    if ((extent.fe_flags & kInexact) != 0 || extent.fe_logical != 0 || extent.fe_length < kProbeBytes) return std::nullopt;
+    constexpr std::uint32_t kInexact = FIEMAP_EXTENT_UNKNOWN | FIEMAP_EXTENT_DELALLOC |
+                                       FIEMAP_EXTENT_ENCODED | FIEMAP_EXTENT_DATA_ENCRYPTED |
+                                       FIEMAP_EXTENT_NOT_ALIGNED | FIEMAP_EXTENT_DATA_INLINE |
+                                       FIEMAP_EXTENT_DATA_TAIL | FIEMAP_EXTENT_UNWRITTEN;
+    if ((extent.fe_flags & kInexact) != 0 || extent.fe_logical != 0 || extent.fe_length < kProbeBytes)
+        return std::nullopt;
     return extent.fe_physical;
 }
 
@@ -111,7 +121,8 @@ std::optional<std::uint64_t> place_of_file(int file) {
 std::optional<Probe> flush_fresh_block(const std::string& disk, const Value& mount, std::vector<Fd>& files) {
     if (!flag(mount, "direct") || !flag(mount, "writable")) return std::nullopt;
     const std::string filesystem = text(mount, "filesystem");
-    if (std::find(kTellingFilesystems.begin(), kTellingFilesystems.end(), filesystem) == kTellingFilesystems.end()) {
+    if (std::find(kTellingFilesystems.begin(), kTellingFilesystems.end(), filesystem) ==
+        kTellingFilesystems.end()) {
         return std::nullopt;
     }
     std::optional<Fd> file = unnamed_file(text(mount, "point"), text(mount, "device"));
@@ -128,7 +139,8 @@ std::optional<Probe> flush_fresh_block(const std::string& disk, const Value& mou
     }
     const std::optional<std::uint64_t> place = place_of_file(file->get());
     if (!place) return std::nullopt;
-    Probe probe{disk, number(mount, "start") + *place, kProbeBytes, hash_of(contents.data(), contents.size())};
+    Probe probe{disk, number(mount, "start") + *place, kProbeBytes,
+                hash_of(contents.data(), contents.size())};
     // The source itself must find it there: a filesystem's idea of "physical" is its own.
     const Result<std::string> seen = read_hash(disk, probe.offset, kProbeBytes);
     if (!seen || seen.value() != probe.hash) return std::nullopt;
@@ -136,8 +148,8 @@ std::optional<Probe> flush_fresh_block(const std::string& disk, const Value& mou
     return probe;
 }
 
-// What does not change while the guest runs: the partition table, or more where nothing is written.  Length 0: nothing is
-// certain to stay, and the disk's own name must do.
+// What does not change while the guest runs: the partition table, or more where nothing is written.  Length
+// 0: nothing is certain to stay, and the disk's own name must do.
 Result<Probe> hash_beginning(const Value& disk) {
     bool written = flag(disk, "swap");
     bool beginning_written = false;
@@ -147,9 +159,11 @@ Result<Probe> hash_beginning(const Value& disk) {
         beginning_written = beginning_written || number(mount, "start") == 0;
     }
     if (written && text(disk, "id").empty()) {
-        return Error{Remedy::refused, "it has no serial number, and no filesystem on it tells where a fresh file lies"};
+        return Error{Remedy::refused,
+                     "it has no serial number, and no filesystem on it tells where a fresh file lies"};
     }
-    const std::uint64_t length = written ? kProbeBytes : std::min<std::uint64_t>(kBeginningBytes, number(disk, "bytes"));
+    const std::uint64_t length =
+        written ? kProbeBytes : std::min<std::uint64_t>(kBeginningBytes, number(disk, "bytes"));
     Probe probe{text(disk, "name"), 0, beginning_written ? 0 : length & ~(kProbeBytes - 1), {}};
     if (probe.length == 0) return probe;
     Result<std::string> hash = read_hash(probe.disk, 0, probe.length);
@@ -159,7 +173,8 @@ Result<Probe> hash_beginning(const Value& disk) {
 }
 
 const Disk* disk_at(const std::vector<Disk>& disks, const std::string& path) {
-    const auto found = std::find_if(disks.begin(), disks.end(), [&](const Disk& disk) { return disk.path == path; });
+    const auto found =
+        std::find_if(disks.begin(), disks.end(), [&](const Disk& disk) { return disk.path == path; });
     return found == disks.end() ? nullptr : &*found;
 }
 
@@ -179,12 +194,15 @@ Result<DiskProbes> flush_disk_probes(std::string_view description_json) {
         }
         if (found.empty()) {
             Result<Probe> beginning = hash_beginning(disk);
-            if (!beginning) return beginning.error().within(fmt::format("disk {} cannot be told from a copy", shown(name)));
+            if (!beginning)
+                return beginning.error().within(
+                    fmt::format("disk {} cannot be told from a copy", shown(name)));
             found.push_back(std::move(beginning).value());
         }
         for (const Probe& probe : found) {
             if (probe.length == 0) continue;
-            probes.push_back({{"disk", name}, {"offset", probe.offset}, {"length", probe.length}, {"xxh64", probe.hash}});
+            probes.push_back(
+                {{"disk", name}, {"offset", probe.offset}, {"length", probe.length}, {"xxh64", probe.hash}});
         }
     }
     (*description)["probes"] = std::move(probes);
@@ -197,7 +215,8 @@ Result<std::vector<std::string>> check_disks(std::string_view source_json) {
     const std::vector<Disk> here = list_disks();
     const Value& probes = array(*source, "probes");
     std::vector<std::string> reasons;
-    if (probes.size() > kMaxProbes) return std::vector<std::string>{"the guest asks for too many disk probes"};
+    if (probes.size() > kMaxProbes)
+        return std::vector<std::string>{"the guest asks for too many disk probes"};
 
     std::uint64_t total = 0;
     for (const Value& wanted : array(*source, "disks")) {
@@ -210,7 +229,8 @@ Result<std::vector<std::string>> check_disks(std::string_view source_json) {
             continue;
         }
         if (disk->id != text(wanted, "id")) {
-            reasons.push_back(fmt::format("{} is another disk on the target: it calls itself {} there", shown_name,
+            reasons.push_back(fmt::format("{} is another disk on the target: it calls itself {} there",
+                                          shown_name,
                                           disk->id.empty() ? std::string("nothing") : shown(disk->id)));
             continue;
         }
@@ -221,8 +241,9 @@ Result<std::vector<std::string>> check_disks(std::string_view source_json) {
             total += std::min<std::uint64_t>(length, kReadLimit);
             if (length == 0 || length > kBeginningBytes || length % kProbeBytes != 0 || offset % 512 != 0 ||
                 offset > disk->bytes || length > disk->bytes - offset || total > kReadLimit) {
-                reasons.push_back(fmt::format("{}: the guest's probe at {} cannot be read on the target's disk of {} bytes",
-                                              shown_name, offset, disk->bytes));
+                reasons.push_back(
+                    fmt::format("{}: the guest's probe at {} cannot be read on the target's disk of {} bytes",
+                                shown_name, offset, disk->bytes));
                 break;
             }
             const Result<std::string> hash = read_hash(disk->name, offset, static_cast<std::size_t>(length));
@@ -231,9 +252,10 @@ Result<std::vector<std::string>> check_disks(std::string_view source_json) {
                 break;
             }
             if (hash.value() != text(probe, "xxh64")) {
-                reasons.push_back(fmt::format("{} is another disk on the target: what the guest has written to it at {} is "
-                                              "not there (attach the same disk, with a coherent host cache)",
-                                              shown_name, offset));
+                reasons.push_back(
+                    fmt::format("{} is another disk on the target: what the guest has written to it at {} is "
+                                "not there (attach the same disk, with a coherent host cache)",
+                                shown_name, offset));
                 break;
             }
         }

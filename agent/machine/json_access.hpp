@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reading JSON that a peer wrote: what is absent or of another type reads as a default, and text is made harmless
-// before a person sees it.
+// Reading JSON that a peer wrote: what is absent or of another type reads as a default, and text is made
+// harmless before a person sees it.
 #pragma once
 
 #include <cstdint>
@@ -65,6 +65,8 @@ inline std::string shown(std::string_view raw) {
     return out;
 }
 
-inline std::string shown_text(const Value& object, const char* key) { return shown(text(object, key)); }
+inline std::string shown_text(const Value& object, const char* key) {
+    return shown(text(object, key));
+}
 
 }  // namespace smig::json

@@ -18,7 +18,9 @@ namespace smig::sysfs {
 
 namespace {
 
-bool is_space(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
+bool is_space(char c) {
+    return c == ' ' || c == '\t' || c == '\n' || c == '\r';
+}
 
 std::vector<std::string> split(std::string_view text, bool (*separates)(char)) {
     std::vector<std::string> parts;
@@ -53,7 +55,9 @@ std::string read_text(const std::string& path, std::size_t limit) {
     return text;
 }
 
-bool exists(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
+bool exists(const std::string& path) {
+    return ::access(path.c_str(), F_OK) == 0;
+}
 
 std::vector<std::string> list(const std::string& path) {
     std::vector<std::string> names;
@@ -83,7 +87,9 @@ std::vector<std::string> split_lines(std::string_view text) {
     return split(text, [](char c) { return c == '\n'; });
 }
 
-std::vector<std::string> split_words(std::string_view text) { return split(text, is_space); }
+std::vector<std::string> split_words(std::string_view text) {
+    return split(text, is_space);
+}
 
 std::optional<std::uint64_t> parse_number(std::string_view text) {
     int base = 10;

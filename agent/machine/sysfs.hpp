@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Small reads from sysfs and procfs.  What is absent reads as empty: absence is a fact about a machine, not an error.
+// Small reads from sysfs and procfs.  What is absent reads as empty: absence is a fact about a machine, not
+// an error.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +13,8 @@ namespace smig::sysfs {
 
 inline constexpr std::size_t kMaxFile = 1u << 20;
 
-// The file's contents without trailing white space and NULs; empty when it cannot be read.  At most `limit` bytes.
+// The file's contents without trailing white space and NULs; empty when it cannot be read.  At most `limit`
+// bytes.
 std::string read_text(const std::string& path, std::size_t limit = kMaxFile);
 // The same as it stands there.
 std::string read_bytes(const std::string& path, std::size_t limit = kMaxFile);

@@ -44,7 +44,8 @@ std::optional<MacAddress> parse_mac(std::string_view text) {
 
 std::string to_string(const IpAddress& address) {
     std::array<char, INET6_ADDRSTRLEN> text{};
-    if (!address || ::inet_ntop(address.af(), address.bytes.data(), text.data(), text.size()) == nullptr) return "none";
+    if (!address || ::inet_ntop(address.af(), address.bytes.data(), text.data(), text.size()) == nullptr)
+        return "none";
     return text.data();
 }
 
@@ -113,7 +114,8 @@ bool is_global(const IpAddress& address) {
     if (address.family == 6) {
         const bool link_local = b[0] == 0xfe && (b[1] & 0xc0) == 0x80;
         // ::/96 holds the unspecified address, loopback and obsolete IPv4-compatible ones.
-        const bool nowhere = std::all_of(b.begin(), b.begin() + 12, [](std::uint8_t byte) { return byte == 0; });
+        const bool nowhere =
+            std::all_of(b.begin(), b.begin() + 12, [](std::uint8_t byte) { return byte == 0; });
         return !link_local && !nowhere && b[0] != 0xff;
     }
     return false;

@@ -14,7 +14,7 @@
 namespace smig {
 
 struct IpAddress {
-    std::uint8_t family = 0;  // 4, 6, or 0 = none
+    std::uint8_t family = 0;               // 4, 6, or 0 = none
     std::array<std::uint8_t, 16> bytes{};  // network order; IPv4 in the first 4
 
     friend bool operator==(const IpAddress&, const IpAddress&) = default;
@@ -33,8 +33,10 @@ std::string to_string(const MacAddress& mac);
 
 // IPv4-mapped IPv6 addresses become IPv4.  None when `address` is of another family.
 std::optional<IpAddress> from_sockaddr(const sockaddr* address);
-// Fills `out`, returns the length to pass to connect() or bind().  `scope` is an interface index, for link-local IPv6.
-socklen_t to_sockaddr(const IpAddress& address, std::uint16_t port, sockaddr_storage& out, unsigned scope = 0);
+// Fills `out`, returns the length to pass to connect() or bind().  `scope` is an interface index, for
+// link-local IPv6.
+socklen_t to_sockaddr(const IpAddress& address, std::uint16_t port, sockaddr_storage& out,
+                      unsigned scope = 0);
 
 // Global: not loopback, link-local, multicast or unspecified.
 bool is_global(const IpAddress& address);

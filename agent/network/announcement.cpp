@@ -50,15 +50,18 @@ private:
 };
 
 std::uint32_t add_words(std::uint32_t sum, const std::uint8_t* bytes, std::size_t length) {
-    for (std::size_t i = 0; i + 1 < length; i += 2) sum += static_cast<std::uint32_t>(bytes[i] << 8 | bytes[i + 1]);
+    for (std::size_t i = 0; i + 1 < length; i += 2)
+        sum += static_cast<std::uint32_t>(bytes[i] << 8 | bytes[i + 1]);
     return sum;
 }
 
 // The current MAC; none on an interface that is no Ethernet.
 std::optional<MacAddress> mac_of(int socket, const std::string& interface) {
     ifreq request{};
-    std::copy_n(interface.begin(), std::min(interface.size(), sizeof(request.ifr_name) - 1), request.ifr_name);
-    if (::ioctl(socket, SIOCGIFHWADDR, &request) != 0 || request.ifr_hwaddr.sa_family != ARPHRD_ETHER) return std::nullopt;
+    std::copy_n(interface.begin(), std::min(interface.size(), sizeof(request.ifr_name) - 1),
+                request.ifr_name);
+    if (::ioctl(socket, SIOCGIFHWADDR, &request) != 0 || request.ifr_hwaddr.sa_family != ARPHRD_ETHER)
+        return std::nullopt;
     MacAddress mac{};
     std::memcpy(mac.data(), request.ifr_hwaddr.sa_data, mac.size());
     return mac;
@@ -143,14 +146,18 @@ std::vector<std::string> announce(const NetworkPlan& plan, unsigned gap_ms) {
             if (!mac) continue;  // a network without link-layer addresses has nothing to learn
             bool sent = true;
             if (follow.address.family == 4) {
-                sent = send_frame(socket.get(), follow.interface_index, gratuitous_arp(follow.address, *mac, false));
-                sent = send_frame(socket.get(), follow.interface_index, gratuitous_arp(follow.address, *mac, true)) && sent;
+                sent = send_frame(socket.get(), follow.interface_index,
+                                  gratuitous_arp(follow.address, *mac, false));
+                sent = send_frame(socket.get(), follow.interface_index,
+                                  gratuitous_arp(follow.address, *mac, true)) &&
+                       sent;
             } else {
-                sent = send_frame(socket.get(), follow.interface_index, unsolicited_advertisement(follow.address, *mac));
+                sent = send_frame(socket.get(), follow.interface_index,
+                                  unsolicited_advertisement(follow.address, *mac));
             }
             if (sent) continue;
-            failures.push_back(fmt::format("cannot announce {} on {}: {}", to_string(follow.address), follow.interface,
-                                           std::strerror(errno)));
+            failures.push_back(fmt::format("cannot announce {} on {}: {}", to_string(follow.address),
+                                           follow.interface, std::strerror(errno)));
         }
     }
     return failures;

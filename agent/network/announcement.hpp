@@ -14,7 +14,8 @@ struct Frame {
     std::size_t length = 0;
 };
 
-// Gratuitous ARP for an IPv4 address: as a request, which most hosts learn from, or as a reply, for the others.
+// Gratuitous ARP for an IPv4 address: as a request, which most hosts learn from, or as a reply, for the
+// others.
 Frame gratuitous_arp(const IpAddress& address, const MacAddress& mac, bool reply);
 
 // Unsolicited neighbour advertisement to all nodes, with the override flag.

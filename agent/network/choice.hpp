@@ -18,9 +18,10 @@ struct LocalAddress {
     std::string bus_path;  // of the NIC below; empty: none
 };
 
-// `route_source`: the local address that the kernel would use towards `peer`, family 0 if it does not say.  The plan's
-// `nics` are left to the caller.
-Result<NetworkPlan> choose_addresses(const NetworkOptions& options, const IpAddress& peer, const IpAddress& route_source,
+// `route_source`: the local address that the kernel would use towards `peer`, family 0 if it does not say.
+// The plan's `nics` are left to the caller.
+Result<NetworkPlan> choose_addresses(const NetworkOptions& options, const IpAddress& peer,
+                                     const IpAddress& route_source,
                                      const std::vector<LocalAddress>& addresses);
 
 }  // namespace smig

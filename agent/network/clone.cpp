@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// apply_handover(): the clone takes on the target VM's identity while every other task is frozen and its fences are closed.
+// apply_handover(): the clone takes on the target VM's identity while every other task is frozen and its
+// fences are closed.
 #include <fmt/format.h>
 #include <linux/ip.h>
 #include <linux/tcp.h>
@@ -24,17 +25,21 @@ namespace {
 constexpr std::size_t kMaxRoutes = 32;       // routes that name the stay address and must be made anew
 constexpr std::size_t kMaxRouteBytes = 512;  // of one, as the kernel tells it
 
-Error failed(int error, std::string what) { return errno_error(Remedy::fatal, std::move(what), error); }
+Error failed(int error, std::string what) {
+    return errno_error(Remedy::fatal, std::move(what), error);
+}
 
 ifreq request_for(const std::string& interface) {
     ifreq request{};
-    std::copy_n(interface.begin(), std::min(interface.size(), sizeof(request.ifr_name) - 1), request.ifr_name);
+    std::copy_n(interface.begin(), std::min(interface.size(), sizeof(request.ifr_name) - 1),
+                request.ifr_name);
     return request;
 }
 
 Result<void> take_mac(int socket, const Nic& nic, const MacAddress& mac) {
     ifreq request = request_for(nic.name);
-    if (::ioctl(socket, SIOCGIFHWADDR, &request) != 0) return failed(errno, "cannot read the MAC of " + nic.name);
+    if (::ioctl(socket, SIOCGIFHWADDR, &request) != 0)
+        return failed(errno, "cannot read the MAC of " + nic.name);
     if (request.ifr_hwaddr.sa_family != ARPHRD_ETHER) return {};
     if (std::memcmp(request.ifr_hwaddr.sa_data, mac.data(), mac.size()) == 0) return {};
     std::memcpy(request.ifr_hwaddr.sa_data, mac.data(), mac.size());
@@ -48,9 +53,9 @@ Result<void> take_macs(const Handover& handover, const NetworkPlan& plan) {
     const Fd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
     if (!socket) return failed(errno, "cannot open a socket for the MACs");
     for (const Nic& nic : plan.nics) {
-        const auto found = std::find_if(handover.nics.begin(), handover.nics.end(), [&](const Handover::TargetNic& target) {
-            return target.bus_path == nic.bus_path;
-        });
+        const auto found =
+            std::find_if(handover.nics.begin(), handover.nics.end(),
+                         [&](const Handover::TargetNic& target) { return target.bus_path == nic.bus_path; });
         if (found == handover.nics.end()) continue;
         if (Result<void> done = take_mac(socket.get(), nic, found->mac); !done) return done;
     }
@@ -131,7 +136,8 @@ Result<std::uint32_t> read_promotion(Netlink& netlink, unsigned interface_index)
         const auto families = find_attribute(attributes_of(answer, sizeof(ifinfomsg)), IFLA_AF_SPEC);
         const auto settings = find_attribute(find_attribute(families, AF_INET), IFLA_INET_CONF);
         constexpr std::size_t kPlace = (IPV4_DEVCONF_PROMOTE_SECONDARIES - 1) * sizeof(value);
-        if (settings.size() >= kPlace + sizeof(value)) std::memcpy(&value, settings.data() + kPlace, sizeof(value));
+        if (settings.size() >= kPlace + sizeof(value))
+            std::memcpy(&value, settings.data() + kPlace, sizeof(value));
     });
     if (error != 0) return failed(error, "cannot read the stay interface's settings");
     return value;
@@ -149,7 +155,8 @@ Result<void> set_promotion(Netlink& netlink, unsigned interface_index, std::uint
     request.close_nest(family);
     request.close_nest(families);
     const int error = netlink.change(request);
-    if (error != 0) return failed(error, "cannot keep the follow addresses while the stay address is replaced");
+    if (error != 0)
+        return failed(error, "cannot keep the follow addresses while the stay address is replaced");
     return {};
 }
 
@@ -168,41 +175,47 @@ Result<void> remove_stay(Netlink& netlink, const NetworkPlan& plan) {
     if (before == 0) {
         if (Result<void> reset = set_promotion(netlink, plan.stay_index, 0); !reset) return reset;
     }
-    if (error != 0) return failed(error, fmt::format("cannot remove the source's address {}", to_string(plan.stay)));
+    if (error != 0)
+        return failed(error, fmt::format("cannot remove the source's address {}", to_string(plan.stay)));
     return {};
 }
 
-// Where the target's stay address belongs in the guest: the interface that carried the source's, if it stands on that NIC.
+// Where the target's stay address belongs in the guest: the interface that carried the source's, if it stands
+// on that NIC.
 Result<unsigned> stay_interface(const Handover& handover, const NetworkPlan& plan) {
     if (plan.stay_bus_path == handover.stay_bus_path) return plan.stay_index;
     for (const Nic& nic : plan.nics) {
         if (nic.bus_path == handover.stay_bus_path) return nic.interface_index;
     }
-    return Error{Remedy::fatal, fmt::format("the guest has no network card at {}, where the target's address {} is",
-                                            handover.stay_bus_path, to_string(handover.stay))};
+    return Error{Remedy::fatal,
+                 fmt::format("the guest has no network card at {}, where the target's address {} is",
+                             handover.stay_bus_path, to_string(handover.stay))};
 }
 
-// True when the guest's default route leads through the network that stayed behind and the new one does not know its gateway.
+// True when the guest's default route leads through the network that stayed behind and the new one does not
+// know its gateway.
 bool default_route_is_lost(const Routes& routes, const Handover& handover, const NetworkPlan& plan) {
     if (!routes.has_default) return true;
     if (!routes.default_gateway || routes.default_index != plan.stay_index) return false;
     if (same_network(routes.default_gateway, handover.stay, handover.stay_prefix)) return false;
-    const bool followed = std::any_of(plan.follow.begin(), plan.follow.end(), [&](const FollowAddress& follow) {
-        return follow.interface_index == plan.stay_index &&
-               same_network(routes.default_gateway, follow.address, follow.prefix);
-    });
+    const bool followed =
+        std::any_of(plan.follow.begin(), plan.follow.end(), [&](const FollowAddress& follow) {
+            return follow.interface_index == plan.stay_index &&
+                   same_network(routes.default_gateway, follow.address, follow.prefix);
+        });
     return !followed;
 }
 
-Result<void> set_routes(Netlink& netlink, const Handover& handover, const NetworkPlan& plan, const Routes& routes,
-                        unsigned index) {
+Result<void> set_routes(Netlink& netlink, const Handover& handover, const NetworkPlan& plan,
+                        const Routes& routes, unsigned index) {
     for (std::size_t i = 0; i < routes.count; ++i) {
         const int error = restore_route(netlink, routes.by_stay.at(i), handover.stay);
         if (error != 0) return failed(error, "cannot set again a route of the stay address");
     }
     if (!handover.gateway) return {};
     if (!same_network(handover.source_stay, handover.stay, handover.stay_prefix)) {
-        const int error = netlink.set_route(handover.source_stay, handover.source_stay.length() * 8, handover.gateway, index);
+        const int error = netlink.set_route(handover.source_stay, handover.source_stay.length() * 8,
+                                            handover.gateway, index);
         if (error != 0) return failed(error, "cannot set the route to the source");
     }
     if (default_route_is_lost(routes, handover, plan)) {
@@ -226,7 +239,8 @@ Result<void> apply_handover(const Handover& handover, const NetworkPlan& plan) {
     Routes routes;
     if (Result<void> read = read_routes(netlink, plan, routes); !read) return read;
 
-    if (int error = netlink.set_up(index.value()); error != 0) return failed(error, "cannot bring up the stay interface");
+    if (int error = netlink.set_up(index.value()); error != 0)
+        return failed(error, "cannot bring up the stay interface");
     // The new address first: with its last address an interface loses all its routes.
     if (int error = netlink.add_address(index.value(), handover.stay, handover.stay_prefix); error != 0) {
         return failed(error, fmt::format("cannot set the target's address {}", to_string(handover.stay)));

@@ -38,7 +38,9 @@ std::optional<WireId> parse_hex(const std::string& text) {
     return id;
 }
 
-Error wrong(const char* what) { return {Remedy::protocol, fmt::format("the target's hand-over has {}", what)}; }
+Error wrong(const char* what) {
+    return {Remedy::protocol, fmt::format("the target's hand-over has {}", what)};
+}
 
 }  // namespace
 
@@ -49,7 +51,10 @@ Result<std::string> format_handover(const Handover& handover) {
     }
     Value blob = {{"format", kFormat},
                   {"nics", std::move(nics)},
-                  {"stay", {{"address", to_string(handover.stay)}, {"prefix", handover.stay_prefix}, {"bus", handover.stay_bus_path}}},
+                  {"stay",
+                   {{"address", to_string(handover.stay)},
+                    {"prefix", handover.stay_prefix},
+                    {"bus", handover.stay_bus_path}}},
                   {"source", {{"address", to_string(handover.source_stay)}, {"port", handover.control_port}}},
                   {"epoch", hex(handover.epoch)},
                   {"nonce", hex(handover.boot_nonce)},
@@ -57,8 +62,9 @@ Result<std::string> format_handover(const Handover& handover) {
     if (handover.gateway) blob["gateway"] = to_string(handover.gateway);
     std::string text = blob.dump(-1, ' ', true, Value::error_handler_t::replace);
     if (text.size() > SMIG_WIRE_HANDOVER_LEN || handover.nics.size() > kMaxNics) {
-        return Error{Remedy::refused, fmt::format("this machine has too many network cards ({}) for the hand-over page",
-                                                  handover.nics.size())};
+        return Error{Remedy::refused,
+                     fmt::format("this machine has too many network cards ({}) for the hand-over page",
+                                 handover.nics.size())};
     }
     return text;
 }
@@ -78,7 +84,8 @@ Result<Handover> parse_handover(std::string_view blob) {
     const std::uint64_t prefix = json::number(stay, "prefix");
     const std::uint64_t port = json::number(source, "port");
     if (!stay_address || !is_global(*stay_address)) return wrong("no stay address");
-    if (!source_address || source_address->family != stay_address->family) return wrong("no address of the source");
+    if (!source_address || source_address->family != stay_address->family)
+        return wrong("no address of the source");
     if (prefix == 0 || prefix > stay_address->length() * 8) return wrong("a wrong prefix length");
     if (port == 0 || port > UINT16_MAX) return wrong("a wrong port");
     handover.stay = *stay_address;
@@ -101,10 +108,11 @@ Result<Handover> parse_handover(std::string_view blob) {
     }
     for (const Value& entry : json::array(*parsed, "nics")) {
         const auto mac = parse_mac(json::text(entry, "mac"));
-        Handover::TargetNic nic{json::text(entry, "bus"), json::text(entry, "name"), mac.value_or(MacAddress{})};
+        Handover::TargetNic nic{json::text(entry, "bus"), json::text(entry, "name"),
+                                mac.value_or(MacAddress{})};
         const bool multicast = mac && ((*mac)[0] & 1) != 0;
-        if (!mac || multicast || nic.bus_path.empty() || nic.bus_path.size() > kMaxName || nic.name.size() > kMaxName ||
-            handover.nics.size() == kMaxNics) {
+        if (!mac || multicast || nic.bus_path.empty() || nic.bus_path.size() > kMaxName ||
+            nic.name.size() > kMaxName || handover.nics.size() == kMaxNics) {
             return wrong("a wrong network card");
         }
         handover.nics.push_back(std::move(nic));
@@ -112,8 +120,9 @@ Result<Handover> parse_handover(std::string_view blob) {
     return handover;
 }
 
-Result<std::string> describe_handover(const IpAddress& local, const IpAddress& source, std::uint16_t control_port,
-                                      const WireId& epoch, const WireId& boot_nonce) {
+Result<std::string> describe_handover(const IpAddress& local, const IpAddress& source,
+                                      std::uint16_t control_port, const WireId& epoch,
+                                      const WireId& boot_nonce) {
     Handover handover;
     handover.stay = local;
     handover.source_stay = source;
@@ -133,19 +142,22 @@ Result<std::string> describe_handover(const IpAddress& local, const IpAddress& s
     });
     if (error == 0) {
         error = netlink.value().each_route(local.af(), [&](const Route& route, const nlmsghdr&) {
-            if (route.is_default() && route.interface_index == stay_index && route.gateway) handover.gateway = route.gateway;
+            if (route.is_default() && route.interface_index == stay_index && route.gateway)
+                handover.gateway = route.gateway;
         });
     }
-    if (error != 0) return errno_error(Remedy::fatal, "cannot list this machine's addresses and routes", error);
+    if (error != 0)
+        return errno_error(Remedy::fatal, "cannot list this machine's addresses and routes", error);
 
     for (Nic& nic : list_nics()) {
         if (nic.interface_index == stay_index) handover.stay_bus_path = nic.bus_path;
         handover.nics.push_back({std::move(nic.bus_path), std::move(nic.name), nic.mac});
     }
     if (handover.stay_bus_path.empty()) {
-        return Error{Remedy::refused, fmt::format("the address {} that the guest has called is on no network card of this "
-                                                  "machine",
-                                                  to_string(local))};
+        return Error{Remedy::refused,
+                     fmt::format("the address {} that the guest has called is on no network card of this "
+                                 "machine",
+                                 to_string(local))};
     }
     return format_handover(handover);
 }

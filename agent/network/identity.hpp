@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which addresses stay and which follow, what the target hands over to the clone, and how the clone takes it on.
+// Which addresses stay and which follow, what the target hands over to the clone, and how the clone takes it
+// on.
 //
-//   source:  plan_network()                   before the stop; the plan lies in the stop process's memory and travels
-//   target:  describe_handover()              the agents' part of the hand-over page, given to SMIG_IOC_JUMP
-//   clone:   parse_handover(), apply_handover(), close_silently(), ... go ..., announce()
+//   source:  plan_network()                   before the stop; the plan lies in the stop process's memory and
+//   travels target:  describe_handover()              the agents' part of the hand-over page, given to
+//   SMIG_IOC_JUMP clone:   parse_handover(), apply_handover(), close_silently(), ... go ..., announce()
 //
-// The clone's part runs single-threaded while every other task is frozen: it waits for nobody, resolves nothing, starts
-// no process and makes a bounded number of system calls.
+// The clone's part runs single-threaded while every other task is frozen: it waits for nobody, resolves
+// nothing, starts no process and makes a bounded number of system calls.
 #pragma once
 
 #include <array>
@@ -54,10 +55,11 @@ struct NetworkPlan {
     std::vector<Nic> nics;  // every NIC of the guest that has a device
 };
 
-// On the source.  stay: the option, or the local address of the route to `peer`.  follow: the option, or every other
-// global address of interfaces that are NICs (have a device) or stand on one (bond, bridge, VLAN), only of the service
-// interfaces if any are named.  Error (refused): an address or interface that is not here, nothing that would follow, an address
-// that both stays and follows; the text says which option to use.
+// On the source.  stay: the option, or the local address of the route to `peer`.  follow: the option, or
+// every other global address of interfaces that are NICs (have a device) or stand on one (bond, bridge,
+// VLAN), only of the service interfaces if any are named.  Error (refused): an address or interface that is
+// not here, nothing that would follow, an address that both stays and follows; the text says which option to
+// use.
 Result<NetworkPlan> plan_network(const NetworkOptions& options, const IpAddress& peer);
 
 // What the plan does, a line each, for a person ("stays: 10.9.0.1 on eth1", "follows: 10.8.0.1/24 on eth0").
@@ -76,7 +78,7 @@ struct Handover {
     IpAddress stay;  // the target's
     unsigned stay_prefix = 0;
     std::string stay_bus_path;  // of its NIC
-    IpAddress gateway;  // default route of the stay network; none: family 0
+    IpAddress gateway;          // default route of the stay network; none: family 0
     IpAddress source_stay;
     std::uint16_t control_port = 0;  // of the source, on source_stay
     WireId epoch{};
@@ -84,28 +86,31 @@ struct Handover {
     std::string hostname;  // of the target VM, for the report only
 };
 
-// On the target, in the landing environment: `local` is the address on which the source's connection arrived, `source`
-// where it came from.  JSON of at most SMIG_WIRE_HANDOVER_LEN bytes.  Error (refused): `local` is on no NIC, or the
-// machine has more NICs than fit.
-Result<std::string> describe_handover(const IpAddress& local, const IpAddress& source, std::uint16_t control_port,
-                                      const WireId& epoch, const WireId& boot_nonce);
+// On the target, in the landing environment: `local` is the address on which the source's connection arrived,
+// `source` where it came from.  JSON of at most SMIG_WIRE_HANDOVER_LEN bytes.  Error (refused): `local` is on
+// no NIC, or the machine has more NICs than fit.
+Result<std::string> describe_handover(const IpAddress& local, const IpAddress& source,
+                                      std::uint16_t control_port, const WireId& epoch,
+                                      const WireId& boot_nonce);
 
-// Pure.  JSON of at most SMIG_WIRE_HANDOVER_LEN bytes, trailing zero bytes allowed.  Error (protocol): anything else.
+// Pure.  JSON of at most SMIG_WIRE_HANDOVER_LEN bytes, trailing zero bytes allowed.  Error (protocol):
+// anything else.
 Result<Handover> parse_handover(std::string_view blob);
 Result<std::string> format_handover(const Handover& handover);
 
-// In the clone.  Gives each NIC the target's MAC, replaces the source's stay address by the target's (with the routes that
-// hung on it), forgets neighbours learned for the two stay addresses.  Follow addresses and all other routes are kept.
-// Repeatable: a second call finds nothing to do.  Error (fatal): the text says which step; nothing is undone.
+// In the clone.  Gives each NIC the target's MAC, replaces the source's stay address by the target's (with
+// the routes that hung on it), forgets neighbours learned for the two stay addresses.  Follow addresses and
+// all other routes are kept. Repeatable: a second call finds nothing to do.  Error (fatal): the text says
+// which step; nothing is undone.
 Result<void> apply_handover(const Handover& handover, const NetworkPlan& plan);
 
-// In the clone, once its fences are open: gratuitous ARP (request and reply) or unsolicited neighbour advertisement for
-// each follow address, sent at once and again after `gap_ms`.  Best effort: a network that cannot be told does not fail
-// the move; the returned texts say what failed.
+// In the clone, once its fences are open: gratuitous ARP (request and reply) or unsolicited neighbour
+// advertisement for each follow address, sent at once and again after `gap_ms`.  Best effort: a network that
+// cannot be told does not fail the move; the returned texts say what failed.
 std::vector<std::string> announce(const NetworkPlan& plan, unsigned gap_ms = 20);
 
-// Closes a TCP socket so that its peer hears nothing (no FIN, no RST): TCP_REPAIR.  False when the kernel refused
-// repair mode; the socket is closed all the same, and only the fence keeps its FIN in.
+// Closes a TCP socket so that its peer hears nothing (no FIN, no RST): TCP_REPAIR.  False when the kernel
+// refused repair mode; the socket is closed all the same, and only the fence keeps its FIN in.
 bool close_silently(int fd);
 
 }  // namespace smig

@@ -27,7 +27,9 @@ std::string bus_path_below(const std::string& interface, int depth) {
 
 }  // namespace
 
-std::string bus_path_below(const std::string& interface) { return bus_path_below(interface, 0); }
+std::string bus_path_below(const std::string& interface) {
+    return bus_path_below(interface, 0);
+}
 
 std::vector<Nic> list_nics() {
     std::vector<Nic> nics;

@@ -58,7 +58,8 @@ std::span<const unsigned char> find_attribute(std::span<const unsigned char> att
         rtattr head;
         std::memcpy(&head, attributes.data(), sizeof(head));
         if (head.rta_len < sizeof(head) || head.rta_len > attributes.size()) break;
-        if ((head.rta_type & NLA_TYPE_MASK) == type) return attributes.subspan(sizeof(head), head.rta_len - sizeof(head));
+        if ((head.rta_type & NLA_TYPE_MASK) == type)
+            return attributes.subspan(sizeof(head), head.rta_len - sizeof(head));
         attributes = attributes.subspan(std::min<std::size_t>(RTA_ALIGN(head.rta_len), attributes.size()));
     }
     return {};
@@ -98,7 +99,8 @@ int Netlink::ask_with(NetlinkMessage& request, Handler each, void* context) {
     const bool wants_ack = (head->nlmsg_flags & NLM_F_ACK) != 0;
     sockaddr_nl kernel{};
     kernel.nl_family = AF_NETLINK;
-    if (::sendto(socket_.get(), head, head->nlmsg_len, 0, reinterpret_cast<const sockaddr*>(&kernel), sizeof(kernel)) < 0) {
+    if (::sendto(socket_.get(), head, head->nlmsg_len, 0, reinterpret_cast<const sockaddr*>(&kernel),
+                 sizeof(kernel)) < 0) {
         return errno;
     }
     for (int i = 0; i < kMaxReceives; ++i) {
@@ -125,7 +127,8 @@ int Netlink::ask_with(NetlinkMessage& request, Handler each, void* context) {
 
 int Netlink::change(NetlinkMessage& request) {
     request.message()->nlmsg_flags |= NLM_F_ACK;
-    return ask_with(request, [](void*, const nlmsghdr&) {}, nullptr);
+    return ask_with(
+        request, [](void*, const nlmsghdr&) {}, nullptr);
 }
 
 bool Netlink::read_address(const nlmsghdr& answer, InterfaceAddress& address) {
@@ -193,7 +196,8 @@ int Netlink::add_address(unsigned interface_index, const IpAddress& address, uns
     request.add(IFA_FLAGS, IFA_F_NODAD | IFA_F_PERMANENT);
     if (address.family == 4 && prefix < 31) {
         IpAddress broadcast = address;
-        for (unsigned bit = prefix; bit < 32; ++bit) broadcast.bytes.at(bit / 8) |= static_cast<std::uint8_t>(0x80u >> (bit % 8));
+        for (unsigned bit = prefix; bit < 32; ++bit)
+            broadcast.bytes.at(bit / 8) |= static_cast<std::uint8_t>(0x80u >> (bit % 8));
         request.add(IFA_BROADCAST, broadcast);
     }
     const int error = change(request);
@@ -221,7 +225,8 @@ int Netlink::forget_neighbour(unsigned interface_index, const IpAddress& address
     return error == ENOENT ? 0 : error;
 }
 
-int Netlink::set_route(const IpAddress& destination, unsigned prefix, const IpAddress& gateway, unsigned interface_index) {
+int Netlink::set_route(const IpAddress& destination, unsigned prefix, const IpAddress& gateway,
+                       unsigned interface_index) {
     rtmsg header{};
     header.rtm_family = static_cast<unsigned char>(destination ? destination.af() : gateway.af());
     header.rtm_dst_len = static_cast<unsigned char>(prefix);

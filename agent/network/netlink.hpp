@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Addresses, routes, links and neighbours over one rtnetlink socket.
 //
-// Fixed buffers, no allocation after open(), every wait bounded: usable in the clone while every other task is frozen.
-// Not thread-safe.
+// Fixed buffers, no allocation after open(), every wait bounded: usable in the clone while every other task
+// is frozen. Not thread-safe.
 #pragma once
 
 #include <linux/netlink.h>
@@ -85,7 +85,9 @@ struct Route {
     IpAddress gateway;
     IpAddress preferred_source;
 
-    [[nodiscard]] bool is_default() const { return destination_prefix == 0 && table == RT_TABLE_MAIN && type == RTN_UNICAST; }
+    [[nodiscard]] bool is_default() const {
+        return destination_prefix == 0 && table == RT_TABLE_MAIN && type == RTN_UNICAST;
+    }
 };
 
 class Netlink {
@@ -95,12 +97,13 @@ public:
     // Sends and waits for the acknowledgement.  0, or the kernel's errno (ETIMEDOUT: no answer).
     [[nodiscard]] int change(NetlinkMessage& request);
 
-    // Calls `each(const nlmsghdr&)` for every answer to a dump or a single get; no request may be made meanwhile.
-    // 0 or an errno.
+    // Calls `each(const nlmsghdr&)` for every answer to a dump or a single get; no request may be made
+    // meanwhile. 0 or an errno.
     template <class Each>
     [[nodiscard]] int ask(NetlinkMessage& request, Each each) {
-        return ask_with(request, [](void* context, const nlmsghdr& answer) { (*static_cast<Each*>(context))(answer); },
-                        &each);
+        return ask_with(
+            request, [](void* context, const nlmsghdr& answer) { (*static_cast<Each*>(context))(answer); },
+            &each);
     }
 
     template <class Each>  // each(const InterfaceAddress&)

@@ -29,9 +29,11 @@ Result<NetworkPlan> plan_network(const NetworkOptions& options, const IpAddress&
     Route route;
     const bool reachable = netlink.value().route_to(peer, route);
     if (reachable && route.type == RTN_LOCAL) {
-        return Error{Remedy::refused, fmt::format("{} is an address of this machine: name the target", to_string(peer))};
+        return Error{Remedy::refused,
+                     fmt::format("{} is an address of this machine: name the target", to_string(peer))};
     }
-    if (!reachable) return Error{Remedy::refused, fmt::format("there is no route to the target {}", to_string(peer))};
+    if (!reachable)
+        return Error{Remedy::refused, fmt::format("there is no route to the target {}", to_string(peer))};
 
     std::vector<LocalAddress> addresses;
     const int error = netlink.value().each_address([&](const InterfaceAddress& found) {
@@ -51,9 +53,11 @@ Result<NetworkPlan> plan_network(const NetworkOptions& options, const IpAddress&
 
 std::vector<std::string> describe_plan(const NetworkPlan& plan) {
     std::vector<std::string> lines;
-    lines.push_back(fmt::format("stays:   {}/{} on {}", to_string(plan.stay), plan.stay_prefix, plan.stay_interface));
+    lines.push_back(
+        fmt::format("stays:   {}/{} on {}", to_string(plan.stay), plan.stay_prefix, plan.stay_interface));
     for (const FollowAddress& follow : plan.follow) {
-        lines.push_back(fmt::format("follows: {}/{} on {}", to_string(follow.address), follow.prefix, follow.interface));
+        lines.push_back(
+            fmt::format("follows: {}/{} on {}", to_string(follow.address), follow.prefix, follow.interface));
     }
     return lines;
 }

@@ -22,8 +22,8 @@ TEST_CASE("networks, the address to listen on and test aids are read from the co
     CHECK(options.insecure);
     const auto arguments = receive_arguments(options);
     REQUIRE(arguments.ok());
-    CHECK(arguments.value() ==
-          std::vector<std::string>{"receive", "--listen", "10.9.0.2:7077", "--insecure", "--hold", "ready:500"});
+    CHECK(arguments.value() == std::vector<std::string>{"receive", "--listen", "10.9.0.2:7077", "--insecure",
+                                                        "--hold", "ready:500"});
 }
 
 TEST_CASE("without an address to listen on the first network's is taken, and without that there is none") {
@@ -34,14 +34,16 @@ TEST_CASE("without an address to listen on the first network's is taken, and wit
 }
 
 TEST_CASE("wrong words are named and the others still count") {
-    for (const char* wrong : {"selfmigrate.net=eth0", "selfmigrate.net=,10.9.0.2/24", "selfmigrate.net=eth0,10.9.0.2",
-                              "selfmigrate.net=eth0,10.9.0.2/33", "selfmigrate.net=eth0,10.9.0.2/0",
-                              "selfmigrate.net=eth0,10.9.0.x/24", "selfmigrate.net=eth0,127.0.0.1/8",
-                              "selfmigrate.net=eth0,10.9.0.2/24,nobody", "selfmigrate.net=eth0,10.9.0.2/24,fd09::1",
-                              "selfmigrate.net=eth0,10.9.0.2/99999999999999999999", "selfmigrate.insecure=1",
-                              "selfmigrate.listen", "selfmigrate.bogus=1"}) {
+    for (const char* wrong :
+         {"selfmigrate.net=eth0", "selfmigrate.net=,10.9.0.2/24", "selfmigrate.net=eth0,10.9.0.2",
+          "selfmigrate.net=eth0,10.9.0.2/33", "selfmigrate.net=eth0,10.9.0.2/0",
+          "selfmigrate.net=eth0,10.9.0.x/24", "selfmigrate.net=eth0,127.0.0.1/8",
+          "selfmigrate.net=eth0,10.9.0.2/24,nobody", "selfmigrate.net=eth0,10.9.0.2/24,fd09::1",
+          "selfmigrate.net=eth0,10.9.0.2/99999999999999999999", "selfmigrate.insecure=1",
+          "selfmigrate.listen", "selfmigrate.bogus=1"}) {
         CAPTURE(wrong);
-        const BootOptions options = parse_boot_options(std::string(wrong) + " selfmigrate.net=eth7,10.7.0.1/24");
+        const BootOptions options =
+            parse_boot_options(std::string(wrong) + " selfmigrate.net=eth7,10.7.0.1/24");
         REQUIRE(options.wrong.size() == 1);
         CHECK(options.wrong.front().find(wrong) == 0);
         REQUIRE(options.networks.size() == 1);

@@ -25,7 +25,9 @@ struct Entry {
     unsigned long mtime = 0;
 };
 
-Fd memory_file() { return Fd(::memfd_create("image", MFD_CLOEXEC)); }
+Fd memory_file() {
+    return Fd(::memfd_create("image", MFD_CLOEXEC));
+}
 
 std::string all_of(const Fd& file) {
     std::string bytes(static_cast<std::size_t>(::lseek(file.get(), 0, SEEK_END)), '\0');
@@ -43,7 +45,8 @@ std::vector<Entry> read_archive(const std::string& bytes) {
         REQUIRE(at + 110 <= bytes.size());
         REQUIRE(bytes.compare(at, 6, "070701") == 0);
         std::vector<unsigned long> fields;
-        for (std::size_t i = 0; i < 13; ++i) fields.push_back(std::stoul(bytes.substr(at + 6 + i * 8, 8), nullptr, 16));
+        for (std::size_t i = 0; i < 13; ++i)
+            fields.push_back(std::stoul(bytes.substr(at + 6 + i * 8, 8), nullptr, 16));
         Entry entry;
         entry.mode = fields[1];
         entry.mtime = fields[5];

@@ -15,7 +15,8 @@ using namespace smig;
 namespace {
 
 constexpr const char* kDependencies =
-    "kernel/drivers/net/virtio_net.ko.xz: kernel/net/core/failover.ko.xz kernel/drivers/net/net_failover.ko.xz "
+    "kernel/drivers/net/virtio_net.ko.xz: kernel/net/core/failover.ko.xz "
+    "kernel/drivers/net/net_failover.ko.xz "
     "kernel/drivers/virtio/virtio.ko.xz\n"
     "kernel/net/core/failover.ko.xz:\n"
     "kernel/drivers/net/net_failover.ko.xz: kernel/net/core/failover.ko.xz\n"
@@ -28,7 +29,9 @@ constexpr const char* kAliases =
     "alias virtio:d00000001v* virtio_net\n"
     "alias xen:vbd xen_blkfront\n";
 
-ModuleTree tree() { return {kDependencies, "kernel/drivers/char/virtio_console.ko\n", kAliases}; }
+ModuleTree tree() {
+    return {kDependencies, "kernel/drivers/char/virtio_console.ko\n", kAliases};
+}
 
 std::ptrdiff_t place(const std::vector<std::string>& order, const char* name) {
     return std::find(order.begin(), order.end(), name) - order.begin();
@@ -40,7 +43,8 @@ ModuleList image_list() {
     const auto order = modules.load_order({"virtio_net", "virtio_pci", "xen_blkfront"});
     REQUIRE(order.ok());
     for (const std::string& name : order.value()) {
-        list.modules.push_back({name, name + ".ko", name == "virtio", modules.needs(name), modules.aliases(name)});
+        list.modules.push_back(
+            {name, name + ".ko", name == "virtio", modules.needs(name), modules.aliases(name)});
     }
     return list;
 }
@@ -115,16 +119,18 @@ TEST_CASE("a machine loads what its devices need and nothing else") {
     CHECK(choose_modules(list, {}, {}).empty());
     CHECK(names_of(choose_modules(list, {"pci:v00001AF4d00001000sv00001AF4sd00000001bc02sc00i00"}, {})) ==
           std::vector<std::string>{"virtio", "virtio_pci"});
-    const auto both = names_of(choose_modules(list, {"pci:v00001AF4d00001000sv00001AF4sd00000001bc02sc00i00",
-                                                     "virtio:d00000001v00001AF4"}, {}));
+    const auto both = names_of(choose_modules(
+        list, {"pci:v00001AF4d00001000sv00001AF4sd00000001bc02sc00i00", "virtio:d00000001v00001AF4"}, {}));
     CHECK(both.size() == 5);
     CHECK(place(both, "failover") < place(both, "virtio_net"));
-    CHECK(names_of(choose_modules(list, {}, {"net_failover"})) == std::vector<std::string>{"failover", "net_failover"});
+    CHECK(names_of(choose_modules(list, {}, {"net_failover"})) ==
+          std::vector<std::string>{"failover", "net_failover"});
 }
 
 TEST_CASE("a module tells the kernel it was built for") {
     using namespace std::string_literals;
-    CHECK(release_of_module("ELF\0license=GPL\0vermagic=6.1.0-1-amd64 SMP preempt mod_unload\0"s) == "6.1.0-1-amd64");
+    CHECK(release_of_module("ELF\0license=GPL\0vermagic=6.1.0-1-amd64 SMP preempt mod_unload\0"s) ==
+          "6.1.0-1-amd64");
     CHECK(release_of_module("no such thing") == "");
     CHECK(release_of_module("\0vermagic="s) == "");
 }

@@ -9,7 +9,8 @@ TEST_CASE("a device's place is what the wiring decides, not the order of discove
     CHECK(bus_path_of("/sys/devices/pci0000:00/0000:00:04.0/virtio1/block/vda") == "0000:00:04.0");
     CHECK(bus_path_of("/sys/devices/pci0000:00/0000:00:04.0/virtio7/net/eth0") == "0000:00:04.0");
     CHECK(bus_path_of("/sys/devices/pci0000:00/0000:00:03.0/net/enp0s3") == "0000:00:03.0");
-    CHECK(bus_path_of("/sys/devices/pci0000:00/0000:00:1e.0/0000:01:01.0/virtio1/net/eth0") == "0000:01:01.0");
+    CHECK(bus_path_of("/sys/devices/pci0000:00/0000:00:1e.0/0000:01:01.0/virtio1/net/eth0") ==
+          "0000:01:01.0");
 }
 
 TEST_CASE("SCSI disks keep channel, target and unit, but not the host's number") {

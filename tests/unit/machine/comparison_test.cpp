@@ -48,11 +48,15 @@ std::string reason_against(const Change& change) {
     return reasons.front();
 }
 
-bool says(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool says(const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+}
 
 }  // namespace
 
-TEST_CASE("a machine accepts itself") { CHECK(compare_machines(machine().dump(), machine().dump()).empty()); }
+TEST_CASE("a machine accepts itself") {
+    CHECK(compare_machines(machine().dump(), machine().dump()).empty());
+}
 
 TEST_CASE("a machine that has more of everything is accepted") {
     json target = machine();
@@ -78,46 +82,76 @@ TEST_CASE("each difference is refused by name") {
         std::vector<const char*> words;
     };
     const std::vector<Row> rows = {
-        {"release", [](json& t) { t["kernel"]["release"] = "6.12.1"; },
+        {"release",
+         [](json& t) { t["kernel"]["release"] = "6.12.1"; },
          {"the target's kernel is 6.12.1, the guest's is 6.1.0-1-amd64", "selfmigrate landing-image"}},
         {"version", [](json& t) { t["kernel"]["version"] = "#2 SMP"; }, {"another build", "#2 SMP"}},
         {"build id", [](json& t) { t["kernel"]["build_id"] = "bb"; }, {"build id bb"}},
         {"ABI", [](json& t) { t["module"]["abi"] = 2; }, {"selfmigrate.ko has ABI 2"}},
-        {"module build", [](json& t) { t["module"]["source_id"] = "m2"; }, {"selfmigrate.ko is another build"}},
+        {"module build",
+         [](json& t) { t["module"]["source_id"] = "m2"; },
+         {"selfmigrate.ko is another build"}},
         {"firmware", [](json& t) { t["firmware"] = "EFI"; }, {"started by EFI"}},
         {"levels", [](json& t) { t["memory"]["page_table_levels"] = 5; }, {"4-level", "5-level", "no5lvl"}},
-        {"less memory", [](json& t) { t["memory"]["ranges"] = json::parse("[[1, 158], [256, 100000]]"); },
+        {"less memory",
+         [](json& t) { t["memory"]["ranges"] = json::parse("[[1, 158], [256, 100000]]"); },
          {"30784 pages", "121 MiB", "0x100000-"}},
-        {"a hole in the memory", [](json& t) { t["memory"]["ranges"] = json::parse("[[1, 158], [256, 10], [267, 200000]]"); },
+        {"a hole in the memory",
+         [](json& t) { t["memory"]["ranges"] = json::parse("[[1, 158], [256, 10], [267, 200000]]"); },
          {"1 pages"}},
         {"fewer vCPUs", [](json& t) { t["vcpus"] = 1; }, {"the target has 1 vCPUs, the guest 2"}},
         {"more vCPUs", [](json& t) { t["vcpus"] = 4; }, {"the target has 4 vCPUs, the guest 2"}},
-        {"CPU vendor", [](json& t) { t["cpu"]["vendor"] = "GenuineIntel"; }, {"GenuineIntel", "AuthenticAMD"}},
-        {"CPU feature", [](json& t) { t["cpu"]["leaves"]["7.0"] = json::parse("[0, 0, 0, 0]"); },
+        {"CPU vendor",
+         [](json& t) { t["cpu"]["vendor"] = "GenuineIntel"; },
+         {"GenuineIntel", "AuthenticAMD"}},
+        {"CPU feature",
+         [](json& t) { t["cpu"]["leaves"]["7.0"] = json::parse("[0, 0, 0, 0]"); },
          {"CPU feature avx512f is missing on the target"}},
-        {"CPU register states", [](json& t) { t["cpu"]["leaves"]["d.0"] = json::parse("[7, 0, 0, 0]"); }, {"0xe0"}},
-        {"place of a register state", [](json& t) { t["cpu"]["leaves"]["d.2"] = json::parse("[256, 832, 0, 0]"); },
+        {"CPU register states",
+         [](json& t) { t["cpu"]["leaves"]["d.0"] = json::parse("[7, 0, 0, 0]"); },
+         {"0xe0"}},
+        {"place of a register state",
+         [](json& t) { t["cpu"]["leaves"]["d.2"] = json::parse("[256, 832, 0, 0]"); },
          {"register state 2", "832"}},
-        {"address bits", [](json& t) { t["cpu"]["leaves"]["80000008.0"] = json::parse("[39, 0, 0, 0]"); },
+        {"address bits",
+         [](json& t) { t["cpu"]["leaves"]["80000008.0"] = json::parse("[39, 0, 0, 0]"); },
          {"39 physical address bits"}},
-        {"performance counters", [](json& t) { t["cpu"]["leaves"]["a.0"] = json::parse("[0, 0, 0, 0]"); },
+        {"performance counters",
+         [](json& t) { t["cpu"]["leaves"]["a.0"] = json::parse("[0, 0, 0, 0]"); },
          {"performance counters"}},
-        {"TSC rate", [](json& t) { t["clock"]["tsc_khz"] = 2002000; }, {"2002000 kHz", "2000000 kHz", "0.100 %"}},
+        {"TSC rate",
+         [](json& t) { t["clock"]["tsc_khz"] = 2002000; },
+         {"2002000 kHz", "2000000 kHz", "0.100 %"}},
         {"no TSC", [](json& t) { t["clock"]["tsc_khz"] = 0; }, {"TSC"}},
-        {"missing PCI device", [](json& t) { t["pci"] = json::array(); },
+        {"missing PCI device",
+         [](json& t) { t["pci"] = json::array(); },
          {"PCI device 0000:00:05.0 (1af4:1000), driver virtio-pci, is missing"}},
-        {"other PCI device", [](json& t) { t["pci"][0]["device"] = "1041"; }, {"0000:00:05.0", "another device", "1af4:1041"}},
+        {"other PCI device",
+         [](json& t) { t["pci"][0]["device"] = "1041"; },
+         {"0000:00:05.0", "another device", "1af4:1041"}},
         {"PCI subsystem", [](json& t) { t["pci"][0]["subsystem"] = "1af4:0002"; }, {"subsystem 1af4:0002"}},
-        {"PCI windows", [](json& t) { t["pci"][0]["bars"][1] = 8192; }, {"0000:00:05.0", "windows of other lengths"}},
-        {"virtio feature", [](json& t) { t["pci"][0]["virtio_features"] = "1000"; }, {"0000:00:05.0", "feature bit 1"}},
-        {"missing disk", [](json& t) { t["disks"] = json::array(); }, {"disk vda (serial:x at 0000:00:06.0) is not there"}},
-        {"other disk", [](json& t) { t["disks"][0]["id"] = "serial:y"; }, {"disk vda", "another disk", "serial:y"}},
+        {"PCI windows",
+         [](json& t) { t["pci"][0]["bars"][1] = 8192; },
+         {"0000:00:05.0", "windows of other lengths"}},
+        {"virtio feature",
+         [](json& t) { t["pci"][0]["virtio_features"] = "1000"; },
+         {"0000:00:05.0", "feature bit 1"}},
+        {"missing disk",
+         [](json& t) { t["disks"] = json::array(); },
+         {"disk vda (serial:x at 0000:00:06.0) is not there"}},
+        {"other disk",
+         [](json& t) { t["disks"][0]["id"] = "serial:y"; },
+         {"disk vda", "another disk", "serial:y"}},
         {"disk without serial", [](json& t) { t["disks"][0]["id"] = ""; }, {"another disk", "no serial"}},
         {"disk size", [](json& t) { t["disks"][0]["bytes"] = 2097152; }, {"disk vda", "2097152 bytes"}},
         {"disk blocks", [](json& t) { t["disks"][0]["block_bytes"] = 4096; }, {"blocks of 4096 bytes"}},
         {"read-only disk", [](json& t) { t["disks"][0]["read_only"] = true; }, {"disk vda", "read-only"}},
-        {"missing NIC", [](json& t) { t["nics"] = json::array(); }, {"network interface eth0 (at 0000:00:05.0)"}},
-        {"target's obstacle", [](json& t) { t["cannot_suspend"].push_back("thing"); }, {"on the target: thing"}},
+        {"missing NIC",
+         [](json& t) { t["nics"] = json::array(); },
+         {"network interface eth0 (at 0000:00:05.0)"}},
+        {"target's obstacle",
+         [](json& t) { t["cannot_suspend"].push_back("thing"); },
+         {"on the target: thing"}},
         {"format", [](json& t) { t["format"] = 2; }, {"different versions"}},
     };
     for (const Row& row : rows) {
@@ -170,14 +204,21 @@ TEST_CASE("a landing environment without the virtio driver has negotiated nothin
 
 TEST_CASE("hostile descriptions are reasons, never exceptions") {
     const std::string good = machine().dump();
-    for (const std::string& bad : {std::string(), std::string("null"), std::string("[]"), std::string("{"), std::string("{}"),
-                                   std::string(300'000, 'x'), std::string("{\"format\":1}"), std::string("\xff\xfe"),
-                                   std::string(100'000, '[')}) {
+    for (const std::string& bad :
+         {std::string(), std::string("null"), std::string("[]"), std::string("{"), std::string("{}"),
+          std::string(300'000, 'x'), std::string("{\"format\":1}"), std::string("\xff\xfe"),
+          std::string(100'000, '[')}) {
         CHECK_FALSE(compare_machines(good, bad).empty());
         CHECK_FALSE(compare_machines(bad, good).empty());
     }
     // Every field in turn becomes something else.
-    const std::vector<json> others = {nullptr, true, -1, 1.5, 18446744073709551615ull, "text", json::array({json::object()}),
+    const std::vector<json> others = {nullptr,
+                                      true,
+                                      -1,
+                                      1.5,
+                                      18446744073709551615ull,
+                                      "text",
+                                      json::array({json::object()}),
                                       json::object({{"x", json::array()}})};
     const json whole = machine();
     for (const auto& [key, value] : whole.items()) {
@@ -211,7 +252,8 @@ TEST_CASE("hostile memory ranges neither overflow nor cover") {
 TEST_CASE("a person sees a bounded list of harmless text") {
     json source = machine();
     for (int i = 0; i < 200; ++i) {
-        source["pci"].push_back({{"address", "x\n\x1b[31m" + std::string(1000, 'y') + std::to_string(i)}, {"vendor", "v"}});
+        source["pci"].push_back(
+            {{"address", "x\n\x1b[31m" + std::string(1000, 'y') + std::to_string(i)}, {"vendor", "v"}});
     }
     const auto reasons = compare_machines(source.dump(), machine().dump());
     REQUIRE(reasons.size() == kMaxReasons);

@@ -15,9 +15,8 @@ TEST_CASE("this CPU accepts itself, and an empty one is refused by the features 
     none.hypervisor = here.hypervisor;
     const auto reasons = compare_cpus(here, none);
     const auto names = [&](const char* name) {
-        return std::any_of(reasons.begin(), reasons.end(), [&](const std::string& reason) {
-            return reason.find(name) != std::string::npos;
-        });
+        return std::any_of(reasons.begin(), reasons.end(),
+                           [&](const std::string& reason) { return reason.find(name) != std::string::npos; });
     };
     CHECK(names("sse4_2"));
     CHECK(names("syscall"));

@@ -28,7 +28,8 @@ TEST_CASE("what is no description, or asks for too much, is turned down") {
     CHECK_FALSE(check_disks("").ok());
     CHECK_FALSE(check_disks("[1]").ok());
     json greedy = {{"disks", json::array()}, {"probes", json::array()}};
-    for (int i = 0; i < 1000; ++i) greedy["probes"].push_back({{"disk", "vda"}, {"offset", 0}, {"length", 4096}});
+    for (int i = 0; i < 1000; ++i)
+        greedy["probes"].push_back({{"disk", "vda"}, {"offset", 0}, {"length", 4096}});
     const auto reasons = check_disks(greedy.dump());
     REQUIRE(reasons.ok());
     CHECK(reasons.value().size() == 1);
@@ -45,7 +46,8 @@ TEST_CASE("a machine without disks has nothing to prove") {
 }
 
 TEST_CASE("a written disk that nothing tells from a copy is refused") {
-    const json source = {{"disks", {{{"name", "vdq"}, {"path", "p"}, {"id", ""}, {"bytes", 1 << 20}, {"swap", true}}}}};
+    const json source = {
+        {"disks", {{{"name", "vdq"}, {"path", "p"}, {"id", ""}, {"bytes", 1 << 20}, {"swap", true}}}}};
     const auto probes = flush_disk_probes(source.dump());
     REQUIRE_FALSE(probes.ok());
     CHECK(probes.error().text.find("disk vdq cannot be told from a copy") != std::string::npos);

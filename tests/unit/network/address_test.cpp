@@ -7,25 +7,30 @@
 using namespace smig;
 
 namespace {
-IpAddress ip(const char* text) { return parse_ip(text).value(); }
+IpAddress ip(const char* text) {
+    return parse_ip(text).value();
+}
 }  // namespace
 
 TEST_CASE("addresses are read as numbers only") {
     CHECK(to_string(ip("10.9.0.1")) == "10.9.0.1");
     CHECK(to_string(ip("fd09::1")) == "fd09::1");
-    for (const char* wrong : {"", "localhost", "10.9.0", "10.9.0.256", "10.9.0.1/24", " 10.9.0.1", "fd09::1%eth0", ":::"}) {
+    for (const char* wrong :
+         {"", "localhost", "10.9.0", "10.9.0.256", "10.9.0.1/24", " 10.9.0.1", "fd09::1%eth0", ":::"}) {
         CHECK_FALSE(parse_ip(wrong));
     }
     CHECK(to_string(parse_mac("52:54:00:Ab:cD:eF").value()) == "52:54:00:ab:cd:ef");
-    for (const char* wrong : {"", "52:54:00:00:00", "52-54-00-00-00-01", "52:54:00:00:00:0g", "52:54:00:00:00:011"}) {
+    for (const char* wrong :
+         {"", "52:54:00:00:00", "52-54-00-00-00-01", "52:54:00:00:00:0g", "52:54:00:00:00:011"}) {
         CHECK_FALSE(parse_mac(wrong));
     }
 }
 
 TEST_CASE("only addresses that others can reach are global") {
-    for (const char* yes : {"10.0.0.1", "192.168.1.1", "8.8.8.8", "fd00::1", "2001:db8::1"}) CHECK(is_global(ip(yes)));
-    for (const char* no : {"0.0.0.0", "127.0.0.1", "169.254.1.1", "224.0.0.1", "255.255.255.255", "::", "::1", "fe80::1",
-                           "ff02::1"}) {
+    for (const char* yes : {"10.0.0.1", "192.168.1.1", "8.8.8.8", "fd00::1", "2001:db8::1"})
+        CHECK(is_global(ip(yes)));
+    for (const char* no : {"0.0.0.0", "127.0.0.1", "169.254.1.1", "224.0.0.1", "255.255.255.255", "::", "::1",
+                           "fe80::1", "ff02::1"}) {
         CHECK_FALSE(is_global(ip(no)));
     }
 }
@@ -75,7 +80,8 @@ TEST_CASE("an unsolicited advertisement overrides and its checksum is right") {
     CHECK(frame.bytes[58] == 0x20);
     // Addresses, length, next header, message with its checksum: the sum's complement is 0.
     std::uint32_t sum = 32 + 58;
-    for (std::size_t i = 22; i < frame.length; i += 2) sum += static_cast<std::uint32_t>(frame.bytes[i] << 8 | frame.bytes[i + 1]);
+    for (std::size_t i = 22; i < frame.length; i += 2)
+        sum += static_cast<std::uint32_t>(frame.bytes[i] << 8 | frame.bytes[i + 1]);
     while (sum >> 16 != 0) sum = (sum & 0xffff) + (sum >> 16);
     CHECK(sum == 0xffff);
 }

@@ -8,7 +8,9 @@ using namespace smig;
 
 namespace {
 
-IpAddress ip(const char* text) { return parse_ip(text).value(); }
+IpAddress ip(const char* text) {
+    return parse_ip(text).value();
+}
 
 const std::vector<LocalAddress> kTwoNics = {
     {ip("10.8.0.1"), 24, 2, "eth0", "0000:00:03.0"},
@@ -27,7 +29,9 @@ std::string refusal(const NetworkOptions& options, const std::vector<LocalAddres
     return plan.error().text;
 }
 
-bool says(const std::string& text, const char* part) { return text.find(part) != std::string::npos; }
+bool says(const std::string& text, const char* part) {
+    return text.find(part) != std::string::npos;
+}
 
 std::vector<std::string> follows(const Result<NetworkPlan>& plan) {
     std::vector<std::string> names;
@@ -50,7 +54,8 @@ TEST_CASE("without options the address towards the target stays and all others o
 }
 
 TEST_CASE("one card with two addresses is enough") {
-    const std::vector<LocalAddress> addresses = {{ip("10.9.0.1"), 24, 2, "eth0", "a"}, {ip("10.9.0.100"), 24, 2, "eth0", "a"}};
+    const std::vector<LocalAddress> addresses = {{ip("10.9.0.1"), 24, 2, "eth0", "a"},
+                                                 {ip("10.9.0.100"), 24, 2, "eth0", "a"}};
     const auto plan = choose_addresses({}, kPeer, kRouteSource, addresses);
     REQUIRE(plan.ok());
     CHECK(follows(plan) == std::vector<std::string>{"10.9.0.100"});

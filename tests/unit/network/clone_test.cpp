@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// apply_handover() against a real kernel, in a network namespace of its own; without the right to make one it says so
-// and passes.
+// apply_handover() against a real kernel, in a network namespace of its own; without the right to make one it
+// says so and passes.
 #include <doctest/doctest.h>
 #include <linux/veth.h>
 #include <net/if.h>
@@ -24,7 +24,9 @@ namespace {
 
 constexpr int kSkipped = 77;
 
-IpAddress ip(const char* text) { return parse_ip(text).value(); }
+IpAddress ip(const char* text) {
+    return parse_ip(text).value();
+}
 
 // A failed expectation inside the namespace's process.
 struct Failed {
@@ -35,7 +37,8 @@ void expect(bool condition, const std::string& what) {
     if (!condition) throw Failed{what};
 }
 
-// Runs `body` in a child process in a fresh network namespace, with interfaces "stay0" and "peer0" (a pair, both up).
+// Runs `body` in a child process in a fresh network namespace, with interfaces "stay0" and "peer0" (a pair,
+// both up).
 void in_own_network(const std::function<void(Netlink&, unsigned stay)>& body) {
     const pid_t child = ::fork();
     REQUIRE(child >= 0);
@@ -60,7 +63,8 @@ void in_own_network(const std::function<void(Netlink&, unsigned stay)>& body) {
             if (netlink.change(request) == EOPNOTSUPP) ::_exit(kSkipped);
             const unsigned stay = ::if_nametoindex("stay0");
             expect(stay != 0, "the pair exists");
-            expect(netlink.set_up(stay) == 0 && netlink.set_up(::if_nametoindex("peer0")) == 0, "the pair is up");
+            expect(netlink.set_up(stay) == 0 && netlink.set_up(::if_nametoindex("peer0")) == 0,
+                   "the pair is up");
             body(netlink, stay);
         } catch (const Failed& failed) {
             std::fprintf(stderr, "in the namespace: %s\n", failed.what.c_str());
@@ -103,9 +107,9 @@ Handover handover_of(const char* address, unsigned prefix, const char* source) {
 
 bool has_address(Netlink& netlink, const char* text) {
     bool found = false;
-    expect(netlink.each_address([&](const InterfaceAddress& address) {
-        found = found || address.address == ip(text);
-    }) == 0, "addresses");
+    expect(netlink.each_address(
+               [&](const InterfaceAddress& address) { found = found || address.address == ip(text); }) == 0,
+           "addresses");
     return found;
 }
 
@@ -116,9 +120,12 @@ struct FoundRoute {
 
 FoundRoute default_route(Netlink& netlink, int af) {
     FoundRoute result;
-    expect(netlink.each_route(af, [&](const Route& route, const nlmsghdr&) {
-        if (route.is_default() && route.protocol != RTPROT_KERNEL) result = {route, true};
-    }) == 0, "routes");
+    expect(netlink.each_route(af,
+                              [&](const Route& route, const nlmsghdr&) {
+                                  if (route.is_default() && route.protocol != RTPROT_KERNEL)
+                                      result = {route, true};
+                              }) == 0,
+           "routes");
     return result;
 }
 
@@ -143,7 +150,8 @@ TEST_CASE("the stay address is replaced and a follow address in the same network
         apply(handover_of("10.9.0.2", 24, "10.9.0.1"), plan);
         expect(has_address(netlink, "10.9.0.2"), "a second call changes nothing");
         Route route;
-        expect(netlink.route_to(ip("10.9.0.1"), route) && route.type == RTN_UNICAST, "the source is reached by wire");
+        expect(netlink.route_to(ip("10.9.0.1"), route) && route.type == RTN_UNICAST,
+               "the source is reached by wire");
     });
 }
 
@@ -176,9 +184,11 @@ TEST_CASE("in another network the default route becomes the target's") {
         Handover handover = handover_of("10.77.0.2", 16, "10.9.0.1");
         handover.gateway = ip("10.77.0.1");
         apply(handover, plan_on(stay, "10.9.0.1", 24, {}));
-        expect(default_route(netlink, AF_INET).route.gateway == ip("10.77.0.1"), "the gateway is the target's");
+        expect(default_route(netlink, AF_INET).route.gateway == ip("10.77.0.1"),
+               "the gateway is the target's");
         Route route;
-        expect(netlink.route_to(ip("10.9.0.1"), route) && route.gateway == ip("10.77.0.1"), "and leads to the source");
+        expect(netlink.route_to(ip("10.9.0.1"), route) && route.gateway == ip("10.77.0.1"),
+               "and leads to the source");
     });
 }
 
@@ -190,9 +200,11 @@ TEST_CASE("a default route through the network of a follow address stays") {
         Handover handover = handover_of("10.77.0.2", 16, "10.9.0.1");
         handover.gateway = ip("10.77.0.1");
         apply(handover, plan_on(stay, "10.9.0.1", 24, {{ip("10.8.0.5"), 24, stay, "stay0"}}));
-        expect(default_route(netlink, AF_INET).route.gateway == ip("10.8.0.254"), "the service's gateway is kept");
+        expect(default_route(netlink, AF_INET).route.gateway == ip("10.8.0.254"),
+               "the service's gateway is kept");
         Route route;
-        expect(netlink.route_to(ip("10.9.0.1"), route) && route.gateway == ip("10.77.0.1"), "the source has its own route");
+        expect(netlink.route_to(ip("10.9.0.1"), route) && route.gateway == ip("10.77.0.1"),
+               "the source has its own route");
     });
 }
 
@@ -201,13 +213,15 @@ TEST_CASE("IPv6 addresses are usable at once") {
         if (netlink.add_address(stay, ip("fd09::1"), 64) == EOPNOTSUPP) return;
         expect(netlink.add_address(stay, ip("fd09::100"), 64) == 0, "follow");
         expect(netlink.set_route({}, 0, ip("fd09::fe"), stay) == 0, "default route");
-        apply(handover_of("fd09::2", 64, "fd09::1"), plan_on(stay, "fd09::1", 64, {{ip("fd09::100"), 64, stay, "stay0"}}));
+        apply(handover_of("fd09::2", 64, "fd09::1"),
+              plan_on(stay, "fd09::1", 64, {{ip("fd09::100"), 64, stay, "stay0"}}));
         expect(!has_address(netlink, "fd09::1"), "the source's address is gone");
         expect(has_address(netlink, "fd09::100"), "the follow address is kept");
         bool tentative = true;
         expect(netlink.each_address([&](const InterfaceAddress& address) {
             if (address.address == ip("fd09::2")) tentative = (address.flags & IFA_F_TENTATIVE) != 0;
-        }) == 0, "addresses");
+        }) == 0,
+               "addresses");
         expect(!tentative, "the target's address is there and not tentative");
         expect(default_route(netlink, AF_INET6).found, "the default route is kept");
     });
@@ -216,17 +230,22 @@ TEST_CASE("IPv6 addresses are usable at once") {
 TEST_CASE("the target's MAC is taken, and announcements leave") {
     in_own_network([](Netlink& netlink, unsigned stay) {
         expect(netlink.add_address(stay, ip("10.9.0.1"), 24) == 0, "stay");
-        const NetworkPlan plan = plan_on(stay, "10.9.0.1", 24, {{ip("10.9.0.100"), 24, stay, "stay0"},
-                                                                {ip("fd09::100"), 64, stay, "stay0"}});
+        const NetworkPlan plan =
+            plan_on(stay, "10.9.0.1", 24,
+                    {{ip("10.9.0.100"), 24, stay, "stay0"}, {ip("fd09::100"), 64, stay, "stay0"}});
         apply(handover_of("10.9.0.2", 24, "10.9.0.1"), plan);
         std::array<unsigned char, 6> mac{};
         ifinfomsg header{};
         header.ifi_index = static_cast<int>(stay);
         NetlinkMessage request(RTM_GETLINK, 0, header);
-        expect(netlink.ask(request, [&](const nlmsghdr& answer) {
-            const auto bytes = find_attribute(attributes_of(answer, sizeof(ifinfomsg)), IFLA_ADDRESS);
-            if (bytes.size() == mac.size()) std::copy(bytes.begin(), bytes.end(), mac.begin());
-        }) == 0, "link");
+        expect(netlink.ask(request,
+                           [&](const nlmsghdr& answer) {
+                               const auto bytes =
+                                   find_attribute(attributes_of(answer, sizeof(ifinfomsg)), IFLA_ADDRESS);
+                               if (bytes.size() == mac.size())
+                                   std::copy(bytes.begin(), bytes.end(), mac.begin());
+                           }) == 0,
+               "link");
         expect(mac == parse_mac("52:54:00:00:00:02").value(), "the MAC is the target's");
         const auto failures = announce(plan, 1);
         expect(failures.empty(), failures.empty() ? "" : failures.front());

@@ -75,7 +75,8 @@ TEST_CASE("what a target must not write is refused, never thrown") {
     CHECK_FALSE(parse_handover(std::string(SMIG_WIRE_HANDOVER_LEN + 1, ' ')).ok());
     CHECK_FALSE(parse_handover(std::string(3000, '[')).ok());
     const std::string good = format_handover(example(1)).value();
-    for (std::size_t length = 0; length < good.size(); ++length) CHECK_FALSE(parse_handover(good.substr(0, length)).ok());
+    for (std::size_t length = 0; length < good.size(); ++length)
+        CHECK_FALSE(parse_handover(good.substr(0, length)).ok());
 
     const auto with = [&](const char* pointer, const json& value) {
         json blob = json::parse(good);
@@ -101,6 +102,7 @@ TEST_CASE("what a target must not write is refused, never thrown") {
     CHECK_FALSE(with("/nics/0/bus", ""));
     CHECK_FALSE(with("/nics/0/bus", std::string(200, 'b')));
     for (const char* field : {"/stay", "/source", "/epoch", "/nonce", "/nics/0"}) {
-        for (const json& value : {json(nullptr), json(1), json("x"), json::array(), json::object()}) CHECK_FALSE(with(field, value));
+        for (const json& value : {json(nullptr), json(1), json("x"), json::array(), json::object()})
+            CHECK_FALSE(with(field, value));
     }
 }
