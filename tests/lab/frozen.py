@@ -3,9 +3,9 @@
 
 Three things are sampled through QEMU, every SAMPLE_S, without the source taking part:
 
-    processors   no CPU is in user mode.  The stop process and the supervisor may run there, but they sleep in
-                 poll() but for microseconds, so that not one sample should meet them either: no exception is
-                 made for anybody.
+    processors   a CPU in user mode runs the agent or nobody: the stop process and the supervisor are not
+                 frozen, they sleep in poll() and wake now and then.  Whose instruction a sample has met is
+                 read from the stack in the VM's memory (guest_memory.py).
     a counter    the ticker (guest/ticker.cpp) counts 100 times a second in a page whose physical address is
                  known; on a frozen source the count in that page stands still.  Unlike samples of processors,
                  which an idle guest passes as well, this shows even one wakening of a frozen task.
@@ -21,16 +21,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import LabError
+from .guest_memory import UserPlace, program
 from .machine import Machine
 
 SAMPLE_S = 0.02
+AGENT = "/usr/bin/selfmigrate"
 TICKER_MAGIC = 0x72656B636974616C
 
 
 @dataclass
 class Sample:
     mono_ns: int
-    user_mode: list[str]  # where each CPU in user mode was
+    user_mode: list[UserPlace]  # where each CPU in user mode was
     ticks: int
     disk_writes: int
 
@@ -49,14 +51,12 @@ class FrozenWatch:
 
     def _sample(self) -> Sample:
         registers = self._machine.qmp.monitor("info registers -a")
-        user_mode = []
-        for cpu in registers.split("CPU#")[1:]:
-            if re.search(r"CPL=3\b", cpu):
-                place = re.search(r"RIP=(\w+)", cpu)
-                user_mode.append(f"CPU {cpu.split()[0]} at {place.group(1) if place else '?'}")
+        cpus = registers.split("CPU#")[1:]
+        places = [UserPlace.parse(number, cpu) for number, cpu in enumerate(cpus)]
         words = re.findall(r"0x([0-9a-f]{16})", self._machine.qmp.monitor(f"xp /2gx {self._ticker:#x}"))
         if len(words) != 2 or int(words[0], 16) != TICKER_MAGIC:
             raise LabError("the ticker's page is not where it was")
+        user_mode = [place for place in places if place]
         return Sample(time.monotonic_ns(), user_mode, int(words[1], 16), self._machine.disk_writes()[0])
 
     def _watch(self) -> None:
@@ -80,9 +80,12 @@ class FrozenWatch:
         after = [sample for sample in self._samples if sample.mono_ns > commit_ns]
         if self._failure or len(after) < 20 or len(before) < 2:
             return {}, [f"the source could not be watched: {self._failure or 'too few samples'}"]
+        places = [place for sample in after for place in sample.user_mode]
+        programs = [program(self._machine.qmp, place) or f"unknown, at {place.rip:#x}" for place in places]
         figures = {
             "samples": len(after),
-            "user_mode": [place for sample in after for place in sample.user_mode],
+            "user_mode": [name for name in programs if name != AGENT],
+            "agent_in_user_mode": programs.count(AGENT),
             "user_mode_before": sum(bool(sample.user_mode) for sample in before),
             "ticks_before": before[-1].ticks - before[0].ticks,
             "ticks": after[-1].ticks - after[0].ticks,
@@ -92,7 +95,7 @@ class FrozenWatch:
         }
         reasons = []
         if figures["user_mode"]:
-            reasons.append(f"{len(figures['user_mode'])} samples of the given-away source were in user mode")
+            reasons.append(f"the given-away source ran {', '.join(sorted(set(figures['user_mode'])))}")
         if figures["ticks"]:
             reasons.append(f"a frozen task of the given-away source ran {figures['ticks']} times")
         if not figures["ticks_before"]:
