@@ -107,7 +107,7 @@ static int do_begin(struct file *file, void *data)
 		ret = smig_ram_scan();
 		if (ret)
 			return ret;
-		/* the landing environment goes on with one CPU: its others must not slow down the jump */
+		/* a landing environment goes on with one CPU: the jump waits for none */
 		ret = source ? 0 : smig_jump_cpus_off();
 		ret = ret ?: smig_main_shut_out();
 		if (ret) {
@@ -165,7 +165,8 @@ static int do_prepare(struct file *file, void *data)
 {
 	struct smig_prepare *arg = data;
 
-	if (arg->flags || arg->extra_shadow_pages > smig_ram.pages || arg->spare_pages > smig_ram.pages)
+	if (arg->flags || arg->extra_shadow_pages > smig_ram.pages ||
+	    arg->spare_pages > smig_ram.pages)
 		return -EINVAL;
 	return smig_image_prepare(arg);
 }
@@ -216,7 +217,8 @@ static int do_read(struct file *file, void *data)
 	ret = get_batch(arg->pfns, arg->nr);
 	if (ret)
 		return ret;
-	ret = smig_image_read(batch_pfns, batch_status, arg->nr, u64_to_user_ptr(arg->data), &arg->nr_data);
+	ret = smig_image_read(batch_pfns, batch_status, arg->nr, u64_to_user_ptr(arg->data),
+			      &arg->nr_data);
 	if (ret)
 		return ret;
 	return copy_to_user(u64_to_user_ptr(arg->status), batch_status, arg->nr) ? -EFAULT : 0;

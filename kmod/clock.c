@@ -34,6 +34,11 @@ static u64 cycles_to_ns(const struct clocksource *cs, u64 cycles)
 	return mul_u64_u32_shr(cycles, cs->mult, cs->shift);
 }
 
+static u64 tsc_to_ns(u64 cycles, u64 khz)
+{
+	return mul_u64_u64_div_u64(cycles, 1000000, khz);
+}
+
 static u64 ns_to_cycles(const struct clocksource *cs, u64 ns)
 {
 	return mul_u64_u64_div_u64(ns, 1ULL << cs->shift, cs->mult);
@@ -42,7 +47,9 @@ static u64 ns_to_cycles(const struct clocksource *cs, u64 ns)
 /* CLOCK_MONOTONIC at which timekeeping stopped. */
 u64 smig_clock_captured_mono_ns(void)
 {
-	return before_mono_ns + cycles_to_ns(hooked, (suspended_cycles - before_cycles) & hooked->mask);
+	u64 cycles = (suspended_cycles - before_cycles) & hooked->mask;
+
+	return before_mono_ns + cycles_to_ns(hooked, cycles);
 }
 
 /* What CLOCK_MONOTONIC would read now, had it never stopped. */
@@ -52,8 +59,8 @@ static u64 continued_mono_ns(void)
 
 	if (from_target)
 		return from_target->source_mono_ns +
-		       mul_u64_u64_div_u64(tsc - from_target->target_tsc, 1000000, from_target->target_tsc_khz);
-	return smig_clock_captured_mono_ns() + mul_u64_u64_div_u64(tsc - suspended_tsc, 1000000, tsc_khz);
+		       tsc_to_ns(tsc - from_target->target_tsc, from_target->target_tsc_khz);
+	return smig_clock_captured_mono_ns() + tsc_to_ns(tsc - suspended_tsc, tsc_khz);
 }
 
 /*
@@ -63,7 +70,7 @@ static u64 continued_mono_ns(void)
  */
 static u64 hooked_read(struct clocksource *cs)
 {
-	u64 mono_ns, passed_ns, cycles;
+	u64 mono_ns, captured_ns, passed_ns, cycles;
 
 	if (!returning) {
 		suspended_cycles = real_read(cs);
@@ -71,7 +78,8 @@ static u64 hooked_read(struct clocksource *cs)
 		return suspended_cycles;
 	}
 	mono_ns = continued_mono_ns();
-	passed_ns = mono_ns > smig_clock_captured_mono_ns() ? mono_ns - smig_clock_captured_mono_ns() : 0;
+	captured_ns = smig_clock_captured_mono_ns();
+	passed_ns = mono_ns > captured_ns ? mono_ns - captured_ns : 0;
 	cycles = ns_to_cycles(cs, passed_ns);
 	if (cycles > cs->mask >> 1) {
 		pr_warn("clocksource %s wraps too soon to make up for %llu ms; clocks lose time\n",

@@ -41,7 +41,8 @@ int smig_fence_disk_find(void)
 	forget();
 	class_dev_iter_init(&iter, smig_var.block_class, NULL, NULL);
 	while ((dev = class_dev_iter_next(&iter))) {
-		if (bdev_is_partition(dev_to_bdev(dev)) || !dev->parent || !queue_is_mq(queue_of(dev)))
+		if (bdev_is_partition(dev_to_bdev(dev)) || !dev->parent ||
+		    !queue_is_mq(queue_of(dev)))
 			continue;
 		if (nr_disks == MAX_DISKS) {
 			pr_err("more than %d disks\n", MAX_DISKS);

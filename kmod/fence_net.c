@@ -129,7 +129,8 @@ static bool transport_allowed(const struct smig_flows *list, struct sk_buff *skb
 			type = skb_header_pointer(skb, offset, 24, type_buffer);
 			if (!type)
 				continue;
-			if (type[0] == NDISC_NEIGHBOUR_SOLICITATION || type[0] == NDISC_NEIGHBOUR_ADVERTISEMENT) {
+			if (type[0] == NDISC_NEIGHBOUR_SOLICITATION ||
+			    type[0] == NDISC_NEIGHBOUR_ADVERTISEMENT) {
 				/* a solicitation goes to a multicast address: look at its target */
 				if (local || (!out && same(type + 8, flow->local, 6)))
 					return true;
@@ -152,8 +153,9 @@ static bool allowed(struct sk_buff *skb, __be16 protocol, int offset, bool out)
 	case htons(ETH_P_ARP):
 		return arp_allowed(list, skb, offset, out);
 	case htons(ETH_P_IP): {
-		struct iphdr buffer, *ip = skb_header_pointer(skb, offset, sizeof(buffer), &buffer);
+		struct iphdr buffer, *ip;
 
+		ip = skb_header_pointer(skb, offset, sizeof(buffer), &buffer);
 		if (!ip || ip->ihl < 5 || (ip->frag_off & htons(IP_OFFSET)))
 			return false;
 		return transport_allowed(list, skb, 4, ip->protocol,
@@ -161,8 +163,9 @@ static bool allowed(struct sk_buff *skb, __be16 protocol, int offset, bool out)
 					 offset + ip->ihl * 4, out);
 	}
 	case htons(ETH_P_IPV6): {
-		struct ipv6hdr buffer, *ip = skb_header_pointer(skb, offset, sizeof(buffer), &buffer);
+		struct ipv6hdr buffer, *ip;
 
+		ip = skb_header_pointer(skb, offset, sizeof(buffer), &buffer);
 		if (!ip)
 			return false;
 		return transport_allowed(list, skb, 6, ip->nexthdr,
@@ -192,7 +195,8 @@ static netdev_tx_t fence_xmit(struct sk_buff *skb, struct net_device *dev)
 	return NETDEV_TX_OK;
 }
 
-static unsigned int fence_ingress(void *priv, struct sk_buff *skb, const struct nf_hook_state *state)
+static unsigned int fence_ingress(void *priv, struct sk_buff *skb,
+				  const struct nf_hook_state *state)
 {
 	if (likely(!READ_ONCE(closed)) || allowed(skb, skb->protocol, 0, false))
 		return NF_ACCEPT;
@@ -300,6 +304,12 @@ void smig_fence_net_forget_flows(void)
 		list->nr_flows = 0;
 }
 
+static bool flow_is_sane(const struct smig_flow *flow)
+{
+	return (flow->family == 4 || flow->family == 6) &&
+	       flow->nr_ports && flow->nr_ports <= SMIG_MAX_PORTS;
+}
+
 /* Process context, under smig.lock.  NULL forgets all. */
 int smig_fence_net_set_flows(const struct smig_flows *new_flows)
 {
@@ -310,8 +320,7 @@ int smig_fence_net_set_flows(const struct smig_flows *new_flows)
 		if (new_flows->nr_flows > SMIG_MAX_FLOWS || new_flows->reserved)
 			return -EINVAL;
 		for (i = 0; i < new_flows->nr_flows; i++)
-			if ((new_flows->flows[i].family != 4 && new_flows->flows[i].family != 6) ||
-			    !new_flows->flows[i].nr_ports || new_flows->flows[i].nr_ports > SMIG_MAX_PORTS)
+			if (!flow_is_sane(&new_flows->flows[i]))
 				return -EINVAL;
 		list = kmemdup(new_flows, sizeof(*new_flows), GFP_KERNEL);
 		if (!list)

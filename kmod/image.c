@@ -93,7 +93,8 @@ int smig_image_prepare(struct smig_prepare *arg)
 	smig_image_drop();
 	smig_call(lru_add_drain_all)();
 	smig_ram_census(pages, NULL);
-	shadow = pages[SMIG_CLASS_KERNEL] + smig_call(nr_blockdev_pages)() + 3 * get_mm_rss(current->mm);
+	shadow = pages[SMIG_CLASS_KERNEL] + smig_call(nr_blockdev_pages)();
+	shadow += 3 * get_mm_rss(current->mm);
 	shadow += shadow / 32 + 1024 + arg->extra_shadow_pages;
 	want = max(shadow, arg->spare_pages);
 	arg->needed_pages = want;
@@ -155,7 +156,7 @@ static void mark_live_ptes(pmd_t *pmd)
 			mark_live(pte_pfn(*pte), 1);
 }
 
-/* One CPU, irqs off, the mm's owner is not in its own fault path: no lock is needed, none can be had. */
+/* One CPU, irqs off, the mm's owner is not in its fault path: no lock is needed. */
 static void mark_live_mm(struct mm_struct *mm)
 {
 	unsigned long addr = 0;
@@ -229,9 +230,11 @@ asmlinkage int smig_image_copy(void)
 
 		while (pfn < end) {
 			struct page *page = pfn_valid(pfn) ? pfn_to_page(pfn) : NULL;
-			enum smig_class class = page ? smig_ram_classify(page, true) : SMIG_CLASS_FREE;
+			enum smig_class class = SMIG_CLASS_FREE;
 			unsigned long run = 1;
 
+			if (page)
+				class = smig_ram_classify(page, true);
 			if (class == SMIG_CLASS_FREE) {
 				run = page ? smig_ram_free_run(page, pfn, end) : 1;
 			} else if (test_bit(pfn, own_bitmap)) {
@@ -260,7 +263,8 @@ static void fill_header(struct smig_image_header *header)
 	memset(header, 0, sizeof(*header));
 	header->magic = SMIG_HANDOVER_MAGIC;
 	header->resume_va = (u64)smig_arch_resume;
-	header->resume_pa = ((u64)vmalloc_to_pfn(smig_arch_resume) << PAGE_SHIFT) + offset_in_page(smig_arch_resume);
+	header->resume_pa = ((u64)vmalloc_to_pfn(smig_arch_resume) << PAGE_SHIFT) +
+			    offset_in_page(smig_arch_resume);
 	header->cr3 = smig_cpu_context.cr3 & ~0xfffULL;
 	header->handover_pfn = vmalloc_to_pfn(&landing);
 	header->top_pfn = smig_ram.top_pfn;
@@ -376,12 +380,14 @@ captured:
 	smig.tasks_frozen = true;
 	if (arg->role == SMIG_ROLE_TARGET) {
 		/* other parts of the kernel may want to know that there are two of us */
-		smig_call(add_vmfork_randomness)(landing.handover.entropy, sizeof(landing.handover.entropy));
+		smig_call(add_vmfork_randomness)(landing.handover.entropy,
+						 sizeof(landing.handover.entropy));
 		memcpy(arg->landing_us, landing.handover.landing_us, sizeof(arg->landing_us));
 		memcpy(arg->clone_us, times.us, sizeof(arg->clone_us));
 		arg->placed_direct = landing.handover.placed_direct;
 		arg->placed_copied = landing.handover.placed_copied;
-		if (copy_to_user(u64_to_user_ptr(arg->handover), landing.handover.blob, SMIG_HANDOVER_LEN))
+		if (copy_to_user(u64_to_user_ptr(arg->handover), landing.handover.blob,
+				 SMIG_HANDOVER_LEN))
 			pr_err("the hand-over does not reach the agent\n");
 	} else {
 		memcpy(arg->source_us, times.us, sizeof(arg->source_us));

@@ -55,7 +55,7 @@ static void drop_tables(void)
 	tables = NULL;
 }
 
-/* Identity map of RAM, the trampoline where we see it, smig_arch_resume where the source sees it. */
+/* Identity map of RAM, the trampoline where we see it, the resume page where the source sees it. */
 static int build_tables(const struct smig_image_header *header)
 {
 	unsigned int i;
@@ -75,7 +75,8 @@ static int build_tables(const struct smig_image_header *header)
 	for (i = 0; i < smig_ram.nr; i++) {
 		u64 end = (smig_ram.range[i].start + smig_ram.range[i].count) << PAGE_SHIFT;
 
-		for (pa = (smig_ram.range[i].start << PAGE_SHIFT) & PMD_MASK; pa < end; pa += PMD_SIZE) {
+		pa = (smig_ram.range[i].start << PAGE_SHIFT) & PMD_MASK;
+		for (; pa < end; pa += PMD_SIZE) {
 			ret = map(pa, pa, true);
 			if (ret)
 				return ret;
@@ -146,7 +147,8 @@ void smig_jump_cpus_on(void)
 static noinline notrace void leave(const struct smig_image_header *header)
 {
 	smig_call(save_processor_state)();
-	smig_arch_leave(__pa(tables), smig_land_copy_list(), header->resume_va, header->cr3, trampoline);
+	smig_arch_leave(__pa(tables), smig_land_copy_list(), header->resume_va, header->cr3,
+			trampoline);
 }
 
 /*

@@ -144,7 +144,8 @@ int smig_land_image(const struct smig_image_header *header, const unsigned long 
 	if (pages != header->image_pages || header->zero_pages > pages ||
 	    !in_image(header->resume_pa >> PAGE_SHIFT) || !in_image(header->cr3 >> PAGE_SHIFT) ||
 	    (header->cr3 & ~PAGE_MASK) || !in_image(header->handover_pfn) ||
-	    (header->resume_va ^ header->resume_pa) & ~PAGE_MASK || header->resume_va >> 56 != 0xff) {
+	    (header->resume_va ^ header->resume_pa) & ~PAGE_MASK ||
+	    header->resume_va >> 56 != 0xff) {
 		pr_err("the image header contradicts its bitmap\n");
 		goto contradiction;
 	}

@@ -53,7 +53,8 @@ bool smig_ram_contains(u64 pfn)
 	unsigned int i;
 
 	for (i = 0; i < smig_ram.nr; i++)
-		if (pfn >= smig_ram.range[i].start && pfn - smig_ram.range[i].start < smig_ram.range[i].count)
+		if (pfn >= smig_ram.range[i].start &&
+		    pfn - smig_ram.range[i].start < smig_ram.range[i].count)
 			return true;
 	return false;
 }
@@ -157,7 +158,7 @@ int smig_ram_window_init(void)
 static void window_show(unsigned long pfn)
 {
 	set_pte(window_pte, pfn_pte(pfn, PAGE_KERNEL_RO));
-	/* Only the CPU that looks needs to forget: nobody else reads the window before its own flush. */
+	/* only the CPU that looks must forget: others flush before they look */
 	asm volatile("invlpg (%0)" :: "r"(window) : "memory");
 }
 

@@ -48,16 +48,17 @@ struct smig_times {
 };
 
 struct smig_move {
-	struct mutex lock;
+	struct mutex lock;		/* over every ioctl that changes the move */
 	enum smig_state state;
-	struct file *owner;		/* NULL: nobody, or the owner closed in GIVEN or CLONE */
+	struct file *owner;		/* NULL: nobody, or closed in GIVEN or CLONE */
 	pid_t owner_pid;
 	u32 failed_step;
 	s32 failed_errno;
-	bool tasks_frozen;		/* user space and kernel threads stay frozen after a capture */
+	bool tasks_frozen;		/* user space and kernel threads, after a capture */
 	bool pinned;			/* the module holds a reference to itself */
 	bool shut_out;			/* suspend, kexec and CPU hotplug are refused */
 };
+
 extern struct smig_move smig;
 
 /* main.c */
@@ -76,6 +77,7 @@ struct smig_ram {
 	u64 pages;
 	u64 top_pfn;
 };
+
 extern struct smig_ram smig_ram;
 int smig_ram_scan(void);
 size_t smig_ram_bitmap_bytes(void);
@@ -153,6 +155,7 @@ struct smig_cpu_context {
 	u64 gs_base;
 	u64 arrived_tsc;	/* when the trampoline had copied everything */
 } __packed;
+
 extern struct smig_cpu_context smig_cpu_context;
 asmlinkage int smig_arch_capture(void);
 void smig_arch_resume(void);

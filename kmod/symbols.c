@@ -55,7 +55,8 @@ int smig_symbols_resolve(void)
 #define SMIG_RESOLVE(name, ret, args) smig_symbol_##name = lookup(#name, true, &missing);
 	SMIG_REQUIRED_CALLS(SMIG_RESOLVE)
 #undef SMIG_RESOLVE
-#define SMIG_RESOLVE(name, ret, args) smig_symbol_##name = lookup(#name, false, &missing) ?: (void *)absent;
+#define SMIG_RESOLVE(name, ret, args) \
+	smig_symbol_##name = lookup(#name, false, &missing) ?: (void *)absent;
 	SMIG_OPTIONAL_CALLS(SMIG_RESOLVE)
 #undef SMIG_RESOLVE
 

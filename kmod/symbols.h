@@ -79,6 +79,7 @@ struct smig_variables {
 	atomic_t *kexec_lock;
 	int *ctrl_alt_del;
 };
+
 extern struct smig_variables smig_var;
 
 int smig_symbols_resolve(void);

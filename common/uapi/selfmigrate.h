@@ -66,6 +66,7 @@ enum smig_step {
 	SMIG_STEP_THAW_TASKS,
 	SMIG_STEP_NR,
 };
+
 #define SMIG_STEP_SLOTS 24		/* array length; spare slots are zero */
 
 /* Classes of page frames. */
@@ -77,6 +78,7 @@ enum smig_class {
 	SMIG_CLASS_OWN,		/* the move's own memory; never travels */
 	SMIG_CLASS_NR,
 };
+
 #define SMIG_CLASS_SLOTS 16
 
 #define SMIG_RELEASE_LEN 64
@@ -156,6 +158,7 @@ struct smig_flow {
 	__u8 peer[16];
 	__u16 ports[SMIG_MAX_PORTS];	/* host order */
 };
+
 struct smig_flows {
 	__u32 size;
 	__u32 flags;
@@ -171,6 +174,7 @@ struct smig_census {
 	__u64 pages[SMIG_CLASS_SLOTS];
 	__u64 zero_pages;		/* only with SMIG_CENSUS_ZERO: in use and all-zero */
 };
+
 #define SMIG_CENSUS_ZERO 1
 
 /*
@@ -198,7 +202,7 @@ struct smig_image_header {
 	__u64 handover_pfn;
 	__u64 top_pfn;
 	__u64 image_pages;		/* set bits of the image bitmap */
-	__u64 zero_pages;		/* of these, kernel pages that were all-zero at the capture */
+	__u64 zero_pages;		/* of these, kernel pages all-zero at the capture */
 	__u32 page_table_levels;
 	__u32 vcpus;
 	char release[SMIG_RELEASE_LEN];
@@ -218,14 +222,14 @@ struct smig_capture {
 	__u32 role;			/* out */
 	__u32 failed_step;		/* out: enum smig_step + 1 */
 	__u64 handover;			/* in: buffer of SMIG_HANDOVER_LEN bytes */
-	__u64 image_bitmap;		/* in: buffer of top_pfn bits, 64-bit words; filled on the source */
+	__u64 image_bitmap;		/* in: buffer of top_pfn bits, 64-bit words; filled */
 	__u64 image_bitmap_bytes;	/* in: its length, a multiple of 8 */
 	__u64 shadow_used;		/* out */
 	__u64 shadow_pages;		/* out: held */
 	__u64 pages[SMIG_CLASS_SLOTS];	/* out: frames by class */
 	__u64 captured_mono_ns;		/* out: CLOCK_MONOTONIC of the capture */
 	__u64 source_us[SMIG_STEP_SLOTS];	/* out: steps of the stop on the source */
-	__u64 landing_us[SMIG_STEP_SLOTS];	/* out, clone: suspend steps of the landing environment */
+	__u64 landing_us[SMIG_STEP_SLOTS];	/* out, clone: the landing environment.s way down */
 	__u64 clone_us[SMIG_STEP_SLOTS];	/* out, clone: jump and resume steps */
 	__u64 placed_direct;		/* out, clone: pages written straight to their frame */
 	__u64 placed_copied;		/* out, clone: pages the trampoline had to copy */
@@ -249,8 +253,8 @@ struct smig_read {
 	__u32 nr_data;			/* out: pages written to data */
 };
 
-/* Source: the guest now belongs to the target; from here closing never thaws (CAPTURED -> GIVEN). */
-/* Source: undo the stop, keep the move begun (CAPTURED -> SOURCE). */
+/* COMMIT, source: the guest is the target's; closing never thaws again (CAPTURED -> GIVEN). */
+/* THAW, source: undo the stop, keep the move begun (CAPTURED -> SOURCE). */
 struct smig_plain {
 	__u32 size;
 	__u32 flags;
@@ -266,7 +270,7 @@ struct smig_plain {
 struct smig_release {
 	__u32 size;
 	__u32 flags;
-	__u64 fence_open_mono_ns;	/* out, FENCES_ONLY: CLOCK_MONOTONIC when the fences opened */
+	__u64 fence_open_mono_ns;	/* out, FENCES_ONLY: when the fences opened */
 	__u64 clone_us[SMIG_STEP_SLOTS];	/* out: thaw steps */
 };
 
@@ -325,7 +329,7 @@ struct smig_jump {
 	__u64 handover;			/* in: at most SMIG_HANDOVER_LEN bytes for the clone */
 	__u64 source_mono_ns;
 	__u64 local_mono_ns;
-	__u8 entropy[SMIG_ENTROPY_LEN];	/* in: mixed into the clone's generator before anything runs */
+	__u8 entropy[SMIG_ENTROPY_LEN];	/* in: changes the clone.s random generator */
 };
 
 /* The numbers carry no size: a struct may grow and keep its number. */
