@@ -34,7 +34,7 @@ std::string parse_network(std::string_view text, BootNetwork& network) {
     if (!address || !is_global(*address)) return "the address is no global IP address";
     const auto prefix =
         slash == std::string_view::npos ? std::nullopt : sysfs::parse_number(text.substr(slash + 1));
-    if (!prefix || *prefix == 0 || *prefix > address->length() * 8) return "the prefix length is wrong";
+    if (!prefix || *prefix == 0 || *prefix > address->bits()) return "the prefix length is wrong";
     if (network.gateway && network.gateway.family != address->family)
         return "the gateway is of another IP version";
     network.address = *address;

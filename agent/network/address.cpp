@@ -122,7 +122,7 @@ bool is_global(const IpAddress& address) {
 }
 
 bool same_network(const IpAddress& a, const IpAddress& b, unsigned prefix) {
-    if (a.family != b.family || !a || prefix > a.length() * 8) return false;
+    if (a.family != b.family || !a || prefix > a.bits()) return false;
     for (unsigned i = 0; i < prefix; ++i) {
         const unsigned mask = 0x80u >> (i % 8);
         if (((a.bytes.at(i / 8) ^ b.bytes.at(i / 8)) & mask) != 0) return false;

@@ -20,6 +20,7 @@ struct IpAddress {
     friend bool operator==(const IpAddress&, const IpAddress&) = default;
     explicit operator bool() const { return family != 0; }
     [[nodiscard]] unsigned length() const { return family == 4 ? 4 : family == 6 ? 16 : 0; }
+    [[nodiscard]] unsigned bits() const { return length() * 8; }
     [[nodiscard]] int af() const { return family == 4 ? AF_INET : family == 6 ? AF_INET6 : AF_UNSPEC; }
 };
 

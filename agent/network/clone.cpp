@@ -25,8 +25,8 @@ namespace {
 constexpr std::size_t kMaxRoutes = 32;       // routes that name the stay address and must be made anew
 constexpr std::size_t kMaxRouteBytes = 512;  // of one, as the kernel tells it
 
-Error failed(int error, std::string what) {
-    return errno_error(Remedy::fatal, std::move(what), error);
+Error failed(int error, const std::string& what) {
+    return errno_error(Remedy::fatal, what, error);
 }
 
 ifreq request_for(const std::string& interface) {
@@ -214,8 +214,8 @@ Result<void> set_routes(Netlink& netlink, const Handover& handover, const Networ
     }
     if (!handover.gateway) return {};
     if (!same_network(handover.source_stay, handover.stay, handover.stay_prefix)) {
-        const int error = netlink.set_route(handover.source_stay, handover.source_stay.length() * 8,
-                                            handover.gateway, index);
+        const int error =
+            netlink.set_route(handover.source_stay, handover.source_stay.bits(), handover.gateway, index);
         if (error != 0) return failed(error, "cannot set the route to the source");
     }
     if (default_route_is_lost(routes, handover, plan)) {

@@ -86,7 +86,7 @@ Result<Handover> parse_handover(std::string_view blob) {
     if (!stay_address || !is_global(*stay_address)) return wrong("no stay address");
     if (!source_address || source_address->family != stay_address->family)
         return wrong("no address of the source");
-    if (prefix == 0 || prefix > stay_address->length() * 8) return wrong("a wrong prefix length");
+    if (prefix == 0 || prefix > stay_address->bits()) return wrong("a wrong prefix length");
     if (port == 0 || port > UINT16_MAX) return wrong("a wrong port");
     handover.stay = *stay_address;
     handover.stay_prefix = static_cast<unsigned>(prefix);

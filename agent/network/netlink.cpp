@@ -24,7 +24,7 @@ NetlinkMessage::NetlinkMessage(std::uint16_t type, std::uint16_t flags, const nl
 void NetlinkMessage::append(const void* bytes, std::size_t length) {
     const std::size_t at = NLMSG_ALIGN(message()->nlmsg_len);
     SMIG_CHECK(at + length <= kCapacity);
-    std::memcpy(bytes_.data() + at, bytes, length);
+    if (length > 0) std::memcpy(bytes_.data() + at, bytes, length);
     message()->nlmsg_len = static_cast<std::uint32_t>(at + length);
 }
 
@@ -165,7 +165,7 @@ bool Netlink::read_route(const nlmsghdr& answer, Route& route) {
 bool Netlink::route_to(const IpAddress& destination, Route& route) {
     rtmsg header{};
     header.rtm_family = static_cast<unsigned char>(destination.af());
-    header.rtm_dst_len = static_cast<unsigned char>(destination.length() * 8);
+    header.rtm_dst_len = static_cast<unsigned char>(destination.bits());
     NetlinkMessage request(RTM_GETROUTE, 0, header);
     request.add(RTA_DST, destination);
     bool found = false;

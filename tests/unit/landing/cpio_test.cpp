@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
 #include <cstdlib>
 #include <map>
 #include <string>
@@ -44,9 +45,9 @@ std::vector<Entry> read_archive(const std::string& bytes) {
         REQUIRE(at % 4 == 0);
         REQUIRE(at + 110 <= bytes.size());
         REQUIRE(bytes.compare(at, 6, "070701") == 0);
-        std::vector<unsigned long> fields;
-        for (std::size_t i = 0; i < 13; ++i)
-            fields.push_back(std::stoul(bytes.substr(at + 6 + i * 8, 8), nullptr, 16));
+        std::array<unsigned long, 13> fields{};
+        for (std::size_t i = 0; i < fields.size(); ++i)
+            fields.at(i) = std::stoul(bytes.substr(at + 6 + i * 8, 8), nullptr, 16);
         Entry entry;
         entry.mode = fields[1];
         entry.mtime = fields[5];

@@ -51,6 +51,7 @@ ModuleList image_list() {
 
 std::vector<std::string> names_of(const std::vector<const ListedModule*>& modules) {
     std::vector<std::string> names;
+    names.reserve(modules.size());
     for (const ListedModule* module : modules) names.push_back(module->name);
     return names;
 }

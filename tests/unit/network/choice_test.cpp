@@ -9,7 +9,7 @@ using namespace smig;
 namespace {
 
 IpAddress ip(const char* text) {
-    return parse_ip(text).value();
+    return parse_ip(text).value_or(IpAddress{});
 }
 
 const std::vector<LocalAddress> kTwoNics = {

@@ -15,13 +15,13 @@ Handover example(std::size_t nics) {
     Handover handover;
     for (std::size_t i = 0; i < nics; ++i) {
         handover.nics.push_back({"0000:00:" + std::to_string(10 + i) + ".0", "eth" + std::to_string(i),
-                                 parse_mac("52:54:00:00:00:02").value()});
+                                 parse_mac("52:54:00:00:00:02").value_or(MacAddress{})});
     }
-    handover.stay = parse_ip("10.9.0.2").value();
+    handover.stay = parse_ip("10.9.0.2").value_or(IpAddress{});
     handover.stay_prefix = 24;
     handover.stay_bus_path = "0000:00:10.0";
-    handover.gateway = parse_ip("10.9.0.254").value();
-    handover.source_stay = parse_ip("10.9.0.1").value();
+    handover.gateway = parse_ip("10.9.0.254").value_or(IpAddress{});
+    handover.source_stay = parse_ip("10.9.0.1").value_or(IpAddress{});
     handover.control_port = 40000;
     handover.epoch.fill(0xab);
     handover.boot_nonce.fill(0x01);
