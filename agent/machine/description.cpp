@@ -13,6 +13,7 @@
 #include "agent/machine/bus_path.hpp"
 #include "agent/machine/cpu_features.hpp"
 #include "agent/machine/sysfs.hpp"
+#include "agent/machine/tsc.hpp"
 
 namespace smig {
 
@@ -53,6 +54,16 @@ std::string kernel_build_id() {
         at = body + padded(header.n_descsz);
     }
     return {};
+}
+
+json describe_clock(const smig_info& info) {
+    const std::string used = text_of(info.clocksource);
+    // A kernel that does not run by the TSC never corrects its first figure.
+    const std::uint64_t tsc_khz = used.starts_with("tsc") ? info.tsc_khz : measure_tsc_khz();
+    const std::string available = "/sys/devices/system/clocksource/clocksource0/available_clocksource";
+    return {{"source", used},
+            {"tsc_khz", tsc_khz},
+            {"available", sysfs::split_words(sysfs::read_text(available))}};
 }
 
 json describe_cpu() {
@@ -216,11 +227,7 @@ Result<std::string> describe_machine(const smig_info& info) {
         {"firmware", sysfs::exists("/sys/firmware/efi") ? "EFI" : "BIOS"},
         {"vcpus", info.vcpus},
         {"cpu", describe_cpu()},
-        {"clock",
-         {{"source", text_of(info.clocksource)},
-          {"tsc_khz", info.tsc_khz},
-          {"available", sysfs::split_words(sysfs::read_text(
-                            "/sys/devices/system/clocksource/clocksource0/available_clocksource"))}}},
+        {"clock", describe_clock(info)},
         {"pci", describe_pci()},
         {"disks", describe_disks()},
         {"nics", describe_nics()},

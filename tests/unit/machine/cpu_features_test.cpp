@@ -2,8 +2,10 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "agent/machine/cpu_features.hpp"
+#include "agent/machine/tsc.hpp"
 
 using namespace smig;
 
@@ -37,4 +39,11 @@ TEST_CASE("a feature without a name is told by its place") {
     const auto reasons = compare_cpus(source, CpuFeatures{});
     REQUIRE(reasons.size() == 1);
     CHECK(reasons.front().find("CPUID 0x7.0 EDX bit 0") != std::string::npos);
+}
+
+TEST_CASE("two measures of the TSC agree closely") {
+    const auto first = static_cast<double>(measure_tsc_khz());
+    const auto second = static_cast<double>(measure_tsc_khz());
+    CHECK(first > 100'000);
+    CHECK(std::abs(first - second) / first < 0.0005);
 }
