@@ -45,16 +45,9 @@ public:
     asio::awaitable<void> run() {
         options_.log("a source calls: " + peer_);
         while (!machine_.over()) {
-            auto frame = co_await channel_.receive(machine_.deadline_ms());
-            if (frame) {
-                co_await feed(event_of(frame.value()), &frame.value());
-            } else if (mono_ms() >= machine_.deadline_ms()) {
-                co_await feed(target_event::DeadlinePassed{}, nullptr);
-            } else if (frame.error().remedy == Remedy::protocol) {
-                co_await feed(target_event::Broken{SMIG_REASON_PROTOCOL, frame.error().text}, nullptr);
-            } else {
-                co_await feed(target_event::Lost{frame.error().text}, nullptr);
-            }
+            const auto frame = co_await channel_.receive(machine_.deadline_ms());
+            const TargetEvent event = frame ? event_of(frame.value()) : event_of(frame.error());
+            co_await feed(event, frame ? &frame.value() : nullptr);
         }
         options_.log("gave up on " + peer_ + ": " + machine_.text());
     }
@@ -67,16 +60,24 @@ private:
     }
 
     // `frame`: the one that `first` came from; it lives through all actions.
-    asio::awaitable<void> feed(TargetEvent first, const Frame* frame) {
-        std::optional<TargetEvent> event = std::move(first);
+    asio::awaitable<void> feed(const TargetEvent& first, const Frame* frame) {
+        std::optional<TargetEvent> event = first;
         while (event) {
             const smig_session_state before = machine_.state();
             const TargetActions actions = machine_.on(*event, mono_ms());
             event.reset();
             if (machine_.state() != before) co_await entered();
             for (const TargetDo action : actions) {
-                auto outcome = co_await perform(action, frame);
-                if (outcome) event = std::move(outcome);
+                const smig_wire_type type = message_of(action);
+                if (type == smig_wire_type{}) {
+                    if (auto outcome = perform(action, frame)) event = std::move(outcome);
+                    continue;
+                }
+                const Bytes payload = payload_of(action, frame);
+                const bool last = action == TargetDo::send_refuse || action == TargetDo::send_failed;
+                const auto sent = co_await channel_.send(type, payload, mono_ms() + (last ? kFarewellMs : kSendMs));
+                if (last && sent) co_await channel_.drain(mono_ms() + kFarewellMs);
+                if (!last && !sent) event = target_event::Lost{sent.error().text};
             }
         }
     }
@@ -87,6 +88,12 @@ private:
             asio::steady_timer timer(channel_.socket().get_executor(), std::chrono::milliseconds(ms));
             co_await timer.async_wait(asio::as_tuple(asio::use_awaitable));
         }
+    }
+
+    [[nodiscard]] TargetEvent event_of(const Error& error) const {
+        if (mono_ms() >= machine_.deadline_ms()) return target_event::DeadlinePassed{};
+        if (error.remedy == Remedy::protocol) return target_event::Broken{SMIG_REASON_PROTOCOL, error.text};
+        return target_event::Lost{error.text};
     }
 
     TargetEvent event_of(const Frame& frame) {
@@ -124,59 +131,64 @@ private:
         }
     }
 
-    asio::awaitable<std::optional<TargetEvent>> perform(TargetDo action, const Frame* frame) {
+    // The frame that an action sends; 0: it sends none.
+    static smig_wire_type message_of(TargetDo action) {
+        switch (action) {
+            case TargetDo::send_welcome: return SMIG_WIRE_WELCOME;
+            case TargetDo::send_accept: return SMIG_WIRE_ACCEPT;
+            case TargetDo::send_refuse: return SMIG_WIRE_REFUSE;
+            case TargetDo::send_clock: return SMIG_WIRE_CLOCK;
+            case TargetDo::send_landed: return SMIG_WIRE_LANDED;
+            case TargetDo::send_ready: return SMIG_WIRE_READY;
+            case TargetDo::send_failed: return SMIG_WIRE_FAILED;
+            default: return smig_wire_type{};
+        }
+    }
+
+    [[nodiscard]] Bytes payload_of(TargetDo action, const Frame* frame) const {
         switch (action) {
             case TargetDo::send_welcome: {
                 smig_wire_welcome welcome{};
                 std::ranges::copy(boot_nonce_, welcome.boot_nonce);
                 welcome.flags = SMIG_WIRE_INSECURE;
-                co_return co_await send(SMIG_WIRE_WELCOME, encode(welcome));
+                return encode(welcome);
             }
-            case TargetDo::check: co_return check(*frame);
-            case TargetDo::send_accept: co_return co_await send(SMIG_WIRE_ACCEPT, {});
             case TargetDo::send_refuse: {
-                const std::string text = machine_.text().substr(0, SMIG_WIRE_MAX_TEXT);
-                const Bytes payload(encode_text(text).begin(), encode_text(text).end());
-                co_return co_await farewell(SMIG_WIRE_REFUSE, payload);
+                const ByteView text = encode_text(machine_.text());
+                return {text.begin(), text.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(text.size(), SMIG_WIRE_MAX_TEXT))};
             }
             case TargetDo::send_clock: {
-                auto asked = decode_clock(frame->payload);
-                if (!asked) co_return target_event::Broken{SMIG_REASON_PROTOCOL, asked.error().text};
-                co_return co_await send(SMIG_WIRE_CLOCK, encode(smig_wire_clock{asked.value().source_mono_ns, mono_ns()}));
+                smig_wire_clock clock{};
+                if (auto asked = decode_clock(frame->payload)) clock = asked.value();
+                clock.target_mono_ns = mono_ns();
+                return encode(clock);
             }
-            case TargetDo::land: co_return land();
-            case TargetDo::send_landed: co_return co_await send(SMIG_WIRE_LANDED, encode(landed_));
-            case TargetDo::load: co_return answer(loader_->load(*frame));
+            case TargetDo::send_landed: return encode(landed_);
+            case TargetDo::send_ready: return encode(counts_);
+            case TargetDo::send_failed: return encode(Failure{machine_.reason(), machine_.text()});
+            default: return {};
+        }
+    }
+
+    std::optional<TargetEvent> perform(TargetDo action, const Frame* frame) {
+        switch (action) {
+            case TargetDo::check: return check(*frame);
+            case TargetDo::land: return land();
+            case TargetDo::load: return answer(loader_->load(*frame));
             case TargetDo::finish_image: {
                 auto counts = loader_->finish(*frame);
-                if (!counts) co_return target_event::Broken{SMIG_REASON_INTEGRITY, counts.error().text};
+                if (!counts) return target_event::Broken{SMIG_REASON_INTEGRITY, counts.error().text};
                 counts_ = counts.value();
-                co_return target_event::ImageWhole{};
+                return target_event::ImageWhole{};
             }
-            case TargetDo::send_ready: co_return co_await send(SMIG_WIRE_READY, encode(counts_));
-            case TargetDo::jump: co_return jump();
-            case TargetDo::send_failed:
-                co_return co_await farewell(SMIG_WIRE_FAILED, encode(Failure{machine_.reason(), machine_.text()}));
+            case TargetDo::jump: return jump();
             case TargetDo::close_device:
                 loader_.reset();
                 device_.reset();
-                co_return std::nullopt;
-            case TargetDo::disconnect: channel_.close(); co_return std::nullopt;
+                return {};
+            case TargetDo::disconnect: channel_.close(); return {};
+            default: return {};
         }
-        co_return std::nullopt;
-    }
-
-    asio::awaitable<std::optional<TargetEvent>> send(smig_wire_type type, Bytes payload) {
-        auto sent = co_await channel_.send(type, payload, mono_ms() + kSendMs);
-        if (sent) co_return std::nullopt;
-        co_return target_event::Lost{sent.error().text};
-    }
-
-    // Says why, and waits a moment for the source to hang up, so that unread frames do not turn the answer into a reset.
-    asio::awaitable<std::optional<TargetEvent>> farewell(smig_wire_type type, Bytes payload) {
-        if (auto sent = co_await channel_.send(type, payload, mono_ms() + kFarewellMs); !sent) co_return std::nullopt;
-        co_await channel_.drain(mono_ms() + kFarewellMs);
-        co_return std::nullopt;
     }
 
     static std::optional<TargetEvent> answer(const Result<void>& result) {

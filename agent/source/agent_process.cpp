@@ -150,7 +150,8 @@ private:
                 actions = machine.on(event, mono_ms());
                 continue;
             }
-            actions = machine.on(co_await ask(actions.front().what, machine.deadline_ms()), mono_ms());
+            const SourceEvent event = co_await ask(actions.front().what, machine.deadline_ms());
+            actions = machine.on(event, mono_ms());
         }
         const Bytes abort = encode(Failure{machine.reason(), machine.text()});
         if (!machine.refused()) (void)co_await channel_->send(SMIG_WIRE_ABORT, abort, mono_ms() + 1000);
@@ -183,26 +184,32 @@ private:
     }
 
     asio::awaitable<SourceEvent> ask(SourceDo what, std::int64_t deadline_ms) {
-        Result<void> sent;
+        smig_wire_type type = SMIG_WIRE_HELLO;
+        Bytes payload = hello();
         SourceDescription description;  // kept until the answer is here
-        if (what == SourceDo::send_hello) {
-            smig_wire_hello hello{};
-            std::ranges::copy(shared_->epoch, hello.epoch);
-            hello.flags = options_.insecure ? SMIG_WIRE_INSECURE : 0;
-            sent = co_await channel_->send(SMIG_WIRE_HELLO, encode(hello), deadline_ms);
-        } else {
+        if (what == SourceDo::send_describe) {
             progress("comparing the machines");
             auto described = options_.describe(info_);
-            if (!described) co_return source_event::Refused{described.error().text};
+            if (!described) co_return SourceEvent(source_event::Refused{described.error().text});
             description = std::move(described).value();
-            if (description.text.size() > SMIG_WIRE_MAX_TEXT)
-                co_return source_event::Refused{"the description of this machine is too long to send"};
-            sent = co_await channel_->send(SMIG_WIRE_DESCRIBE, encode_text(description.text), deadline_ms);
+            const ByteView text = encode_text(description.text);
+            if (text.size() > SMIG_WIRE_MAX_TEXT)
+                co_return SourceEvent(source_event::Refused{"the description of this machine is too long to send"});
+            type = SMIG_WIRE_DESCRIBE;
+            payload.assign(text.begin(), text.end());
         }
-        if (!sent) co_return source_event::Lost{false, sent.error().text};
-        auto frame = co_await channel_->receive(deadline_ms);
+        const auto sent = co_await channel_->send(type, payload, deadline_ms);
+        if (!sent) co_return failed(sent.error());
+        const auto frame = co_await channel_->receive(deadline_ms);
         if (!frame) co_return failed(frame.error());
         co_return event_of(frame.value());
+    }
+
+    [[nodiscard]] Bytes hello() const {
+        smig_wire_hello hello{};
+        std::ranges::copy(shared_->epoch, hello.epoch);
+        hello.flags = options_.insecure ? SMIG_WIRE_INSECURE : 0;
+        return encode(hello);
     }
 
     SourceEvent failed(const Error& error) const {

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The same frames over an Asio socket, as coroutines.  Thread: that of the socket's io_context.
+//
+// Callers name every argument of a co_await that has a destructor: g++ 12 destroys some temporaries of such an expression
+// twice.
 #pragma once
 
 #include <boost/asio/awaitable.hpp>
