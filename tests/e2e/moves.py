@@ -47,11 +47,11 @@ def chain(logs: Path) -> None:
         scene.finish()
 
 
-@test("an aged guest, less than 3 % of its memory free", 240)
+@test("an aged guest, less than 3 % of its memory free", 180)
 def aged(logs: Path) -> None:
-    with Scene(Plan(disk_mib=1024), logs) as scene:
+    with Scene(Plan(memory_mib=256, disk_mib=512), logs) as scene:
         scene.run(
-            "dd if=/dev/urandom of=/disk/old bs=1M count=420 2>/dev/null; sync; cat /disk/old > /dev/null",
+            "dd if=/dev/urandom of=/disk/old bs=1M count=180 2>/dev/null; sync; cat /disk/old > /dev/null",
             120,
         )
         words = dict(line.split(":") for line in scene.run("cat /proc/meminfo").splitlines())

@@ -19,6 +19,7 @@ It knows no test.  What a module does:
     workload    what the guest is busy with, and how it is checked
     frozen      what a given-away source must not do
     stage       one move, staged, watched and judged
+    tsc         how fast the host counts time, for emulated guests
     tell        what a person at the terminal sees
 
 Everything runs on one host clock, CLOCK_MONOTONIC, in nanoseconds.

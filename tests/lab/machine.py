@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from . import tsc
 from .channel import Commands, Verdicts
 from .errors import LabError, Timeout
 from .netns import Namespace, end
@@ -118,7 +119,7 @@ class Machine:
             "-initrd",
             str(boot.initrd),
             "-append",
-            " ".join(CONSOLE + (["panic=1"] if boot.reboots else []) + boot.append),
+            " ".join(self._kernel_arguments(boot)),
             "-action",
             f"reboot={'reset' if boot.reboots else 'shutdown'},shutdown=pause",
             "-serial",
@@ -154,6 +155,14 @@ class Machine:
                 f"addr={DISK_ADDRESS}",
             ]
         return command + list(shape.extra)
+
+    def _kernel_arguments(self, boot: Boot) -> list[str]:
+        arguments = list(CONSOLE)
+        if self.shape.accel.startswith("tcg"):
+            arguments.append(f"tsc_early_khz={tsc.khz()}")
+        if boot.reboots:
+            arguments.append("panic=1")
+        return arguments + boot.append
 
     def _wait_sockets(self, paths: list[Path]) -> None:
         deadline = time.monotonic() + 10
