@@ -33,6 +33,10 @@ Result<const LocalAddress*> choose_stay(const NetworkOptions& options, const IpA
                                         const std::vector<LocalAddress>& addresses) {
     if (options.stay.empty()) {
         const LocalAddress* stay = find_local(addresses, route_source);
+        for (const LocalAddress& local : addresses) {
+            if (!local.from_a_move || local.address.family != peer.family) continue;
+            if (stay == nullptr || local.interface_index == stay->interface_index) return &local;
+        }
         if (stay == nullptr) {
             return refuse(
                 fmt::format("no global address of this machine leads to the target {}: name one with --stay "

@@ -15,7 +15,8 @@ struct LocalAddress {
     unsigned prefix = 0;
     unsigned interface_index = 0;
     std::string interface;
-    std::string bus_path;  // of the NIC below; empty: none
+    std::string bus_path;      // of the NIC below; empty: none
+    bool from_a_move = false;  // set by apply_handover()
 };
 
 // `route_source`: the local address that the kernel would use towards `peer`, family 0 if it does not say.

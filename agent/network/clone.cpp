@@ -242,7 +242,8 @@ Result<void> apply_handover(const Handover& handover, const NetworkPlan& plan) {
     if (int error = netlink.set_up(index.value()); error != 0)
         return failed(error, "cannot bring up the stay interface");
     // The new address first: with its last address an interface loses all its routes.
-    if (int error = netlink.add_address(index.value(), handover.stay, handover.stay_prefix); error != 0) {
+    if (int error = netlink.add_address(index.value(), handover.stay, handover.stay_prefix, kStayOrigin);
+        error != 0) {
         return failed(error, fmt::format("cannot set the target's address {}", to_string(handover.stay)));
     }
     if (handover.stay != plan.stay || index.value() != plan.stay_index) {

@@ -55,8 +55,13 @@ struct NetworkPlan {
     std::vector<Nic> nics;  // every NIC of the guest that has a device
 };
 
-// On the source.  stay: the option, or the local address of the route to `peer`.  follow: the option, or
-// every other global address of interfaces that are NICs (have a device) or stand on one (bond, bridge,
+// IFA_PROTO of the address that apply_handover() gives a clone: it belongs to that VM, and stays at the next
+// move too.
+inline constexpr std::uint8_t kStayOrigin = 0xb5;
+
+// On the source.  stay: the option, or the local address of the route to `peer`, or on that interface the one
+// that an earlier move has set (by then a follow address may be the interface's first).  follow: the option,
+// or every other global address of interfaces that are NICs (have a device) or stand on one (bond, bridge,
 // VLAN), only of the service interfaces if any are named.  Error (refused): an address or interface that is
 // not here, nothing that would follow, an address that both stays and follows; the text says which option to
 // use.

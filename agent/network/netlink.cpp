@@ -142,6 +142,8 @@ bool Netlink::read_address(const nlmsghdr& answer, InterfaceAddress& address) {
     address.interface_index = header.ifa_index;
     address.scope = header.ifa_scope;
     address.flags = header.ifa_flags | attribute_u32(attributes, IFA_FLAGS);
+    const auto origin = find_attribute(attributes, IFA_PROTO);
+    if (!origin.empty()) address.origin = origin.front();
     return static_cast<bool>(address.address);
 }
 
@@ -183,7 +185,8 @@ int Netlink::set_up(unsigned interface_index) {
     return change(request);
 }
 
-int Netlink::add_address(unsigned interface_index, const IpAddress& address, unsigned prefix) {
+int Netlink::add_address(unsigned interface_index, const IpAddress& address, unsigned prefix,
+                         std::uint8_t origin) {
     ifaddrmsg header{};
     header.ifa_family = static_cast<unsigned char>(address.af());
     header.ifa_prefixlen = static_cast<unsigned char>(prefix);
@@ -194,6 +197,7 @@ int Netlink::add_address(unsigned interface_index, const IpAddress& address, uns
     request.add(IFA_LOCAL, address);
     request.add(IFA_ADDRESS, address);
     request.add(IFA_FLAGS, IFA_F_NODAD | IFA_F_PERMANENT);
+    if (origin != 0) request.add(IFA_PROTO, &origin, sizeof(origin));
     if (address.family == 4 && prefix < 31) {
         IpAddress broadcast = address;
         for (unsigned bit = prefix; bit < 32; ++bit)

@@ -71,6 +71,7 @@ struct InterfaceAddress {
     unsigned prefix = 0;
     unsigned interface_index = 0;
     unsigned scope = 0;
+    unsigned origin = 0;      // IFA_PROTO: who has set it
     std::uint32_t flags = 0;  // IFA_F_*
 };
 
@@ -131,7 +132,9 @@ public:
 
     // 0 or an errno; what is already so counts as done.
     [[nodiscard]] int set_up(unsigned interface_index);
-    [[nodiscard]] int add_address(unsigned interface_index, const IpAddress& address, unsigned prefix);
+    // `origin`: a mark that stays with the address (IFA_PROTO); 0: none.
+    [[nodiscard]] int add_address(unsigned interface_index, const IpAddress& address, unsigned prefix,
+                                  std::uint8_t origin = 0);
     [[nodiscard]] int remove_address(unsigned interface_index, const IpAddress& address, unsigned prefix);
     [[nodiscard]] int forget_neighbour(unsigned interface_index, const IpAddress& address);
     // destination with family 0: the default route; without a gateway: on the link.  Replaces an equal one.

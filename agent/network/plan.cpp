@@ -38,7 +38,8 @@ Result<NetworkPlan> plan_network(const NetworkOptions& options, const IpAddress&
     std::vector<LocalAddress> addresses;
     const int error = netlink.value().each_address([&](const InterfaceAddress& found) {
         if (found.scope != RT_SCOPE_UNIVERSE || !is_global(found.address)) return;
-        addresses.push_back({found.address, found.prefix, found.interface_index, {}, {}});
+        addresses.push_back(
+            {found.address, found.prefix, found.interface_index, {}, {}, found.origin == kStayOrigin});
     });
     if (error != 0) return errno_error(Remedy::fatal, "cannot list this machine's addresses", error);
     for (LocalAddress& address : addresses) {

@@ -13,10 +13,10 @@ IpAddress ip(const char* text) {
 }
 
 const std::vector<LocalAddress> kTwoNics = {
-    {ip("10.8.0.1"), 24, 2, "eth0", "0000:00:03.0"},
-    {ip("10.9.0.1"), 24, 3, "eth1", "0000:00:04.0"},
-    {ip("172.17.0.1"), 16, 4, "docker0", ""},
-    {ip("fd08::1"), 64, 2, "eth0", "0000:00:03.0"},
+    {ip("10.8.0.1"), 24, 2, "eth0", "0000:00:03.0", false},
+    {ip("10.9.0.1"), 24, 3, "eth1", "0000:00:04.0", false},
+    {ip("172.17.0.1"), 16, 4, "docker0", "", false},
+    {ip("fd08::1"), 64, 2, "eth0", "0000:00:03.0", false},
 };
 
 const IpAddress kPeer = ip("10.9.0.2");
@@ -54,8 +54,8 @@ TEST_CASE("without options the address towards the target stays and all others o
 }
 
 TEST_CASE("one card with two addresses is enough") {
-    const std::vector<LocalAddress> addresses = {{ip("10.9.0.1"), 24, 2, "eth0", "a"},
-                                                 {ip("10.9.0.100"), 24, 2, "eth0", "a"}};
+    const std::vector<LocalAddress> addresses = {{ip("10.9.0.1"), 24, 2, "eth0", "a", false},
+                                                 {ip("10.9.0.100"), 24, 2, "eth0", "a", false}};
     const auto plan = choose_addresses({}, kPeer, kRouteSource, addresses);
     REQUIRE(plan.ok());
     CHECK(follows(plan) == std::vector<std::string>{"10.9.0.100"});
@@ -77,7 +77,8 @@ TEST_CASE("options choose") {
 }
 
 TEST_CASE("a refusal says which option to use") {
-    CHECK(says(refusal({}, {{ip("10.9.0.1"), 24, 2, "eth0", "a"}}), "--follow ADDRESS or --stay ADDRESS"));
+    CHECK(says(refusal({}, {{ip("10.9.0.1"), 24, 2, "eth0", "a", false}}),
+               "--follow ADDRESS or --stay ADDRESS"));
     CHECK(says(refusal({}, {}), "--stay"));
     CHECK(says(refusal({"10.1.1.1", {}, {}}), "--stay 10.1.1.1 is not a global address of this machine"));
     CHECK(says(refusal({"nonsense", {}, {}}), "--stay nonsense is not an IP address"));
@@ -89,4 +90,18 @@ TEST_CASE("a refusal says which option to use") {
     CHECK(says(refusal({"", {}, {"eth7"}}), "--service-if eth7"));
     CHECK(says(refusal({"", {}, {"eth1"}}), "--service-if eth1"));
     CHECK_FALSE(choose_addresses({}, ip("127.0.0.1"), kRouteSource, kTwoNics).ok());
+}
+
+TEST_CASE("the address that an earlier move has set stays, though a follow address has become the first") {
+    const std::vector<LocalAddress> addresses = {{ip("10.9.0.100"), 24, 2, "eth0", "a", false},
+                                                 {ip("10.9.0.2"), 24, 2, "eth0", "a", true},
+                                                 {ip("10.8.0.7"), 24, 3, "eth1", "b", false}};
+    auto plan = choose_addresses({}, ip("10.9.0.3"), ip("10.9.0.100"), addresses);
+    REQUIRE(plan.ok());
+    CHECK(plan.value().stay == ip("10.9.0.2"));
+    CHECK(follows(plan) == std::vector<std::string>{"10.9.0.100", "10.8.0.7"});
+    // Not when the target is reached by another card.
+    plan = choose_addresses({}, ip("10.8.0.9"), ip("10.8.0.7"), addresses);
+    REQUIRE(plan.ok());
+    CHECK(plan.value().stay == ip("10.8.0.7"));
 }

@@ -149,6 +149,12 @@ TEST_CASE("the stay address is replaced and a follow address in the same network
         expect(default_route(netlink, AF_INET).found, "the default route is kept");
         apply(handover_of("10.9.0.2", 24, "10.9.0.1"), plan);
         expect(has_address(netlink, "10.9.0.2"), "a second call changes nothing");
+        unsigned origin = 0;
+        expect(netlink.each_address([&](const InterfaceAddress& address) {
+            if (address.address == ip("10.9.0.2")) origin = address.origin;
+        }) == 0,
+               "addresses");
+        expect(origin == kStayOrigin, "the target's address is known as such at the next move");
         Route route;
         expect(netlink.route_to(ip("10.9.0.1"), route) && route.type == RTN_UNICAST,
                "the source is reached by wire");
