@@ -114,7 +114,11 @@ def in_each_phase(logs: Path, blow: str) -> None:
             number, target = scene.target()
             strike = BLOWS[blow](scene, target, number)
             strike.arm(phase)
-            session = scene.setup.move(number, "--hold", f"{phase}:{HOLD_MS}", "--alive-timeout", "5")
+            session = scene.setup.move(
+                number,
+                *("--stay", scene.setup.stay(scene.number)),
+                *("--hold", f"{phase}:{HOLD_MS}", "--alive-timeout", "5"),
+            )
             if phase in GUEST_RUNS:
                 time.sleep(2)
             else:
@@ -129,7 +133,7 @@ def in_each_phase(logs: Path, blow: str) -> None:
             scene.unharmed(what)
             left = scene.here
             number, target = strike.mend()
-            scene.move(number, target)
+            scene.move(number, target, "--stay", scene.setup.stay(scene.number))
             scene.unharmed(f"moved after {what}")
             scene.drop(left)
         scene.finish()

@@ -24,7 +24,7 @@ class Scene:
         self.setup = Setup(plan, logs)
         try:
             self.here = self.setup.boot_source()
-            self._number = 1  # of the last machine
+            self.number = self._last = 1  # of the machine it is in, of the newest machine
             self.workload = Workload(self.setup, kind)
             self.workload.start()
             self.workload.before_move()
@@ -43,8 +43,8 @@ class Scene:
 
     def target(self, **options: Any) -> tuple[int, Machine]:
         """A new VM waiting for the guest, and its number."""
-        self._number += 1
-        return self._number, self.setup.boot_target(self._number, **options)
+        self._last += 1
+        return self._last, self.setup.boot_target(self._last, **options)
 
     def drop(self, machine: Machine) -> None:
         """This VM is not needed any more."""
@@ -68,7 +68,7 @@ class Scene:
         session = self.setup.move(number, *options)
         status = session.wait(MOVE_S)
         expect(status == 0, f"the move ended with {status}:\n{session.text}")
-        self.here = target
+        self.here, self.number = target, number
         self.workload.moved_to(target)
         return session
 
