@@ -108,7 +108,7 @@ BLOWS: dict[str, Callable[[Scene, Machine, int], Blow]] = {
 @test("the source's agent dies in each phase", 420, blow="source agent")
 @test("the link is cut in each phase", 600, blow="link")
 def in_each_phase(logs: Path, blow: str) -> None:
-    with Scene(Plan(), logs) as scene:
+    with Scene(Plan(memory_mib=256), logs) as scene:
         for phase in PHASES:
             what = f"{blow} in {phase}"
             number, target = scene.target()
