@@ -57,9 +57,9 @@ int load_module(const std::string& path, bool compressed) {
 std::set<std::string> present_devices() {
     std::set<std::string> aliases;
     for (const std::string& bus : sysfs::list("/sys/bus")) {
-        const std::string folder = "/sys/bus/" + bus + "/devices/";
+        const std::string folder = fmt::format("/sys/bus/{}/devices", bus);
         for (const std::string& device : sysfs::list(folder)) {
-            const std::string alias = sysfs::read_text(folder + device + "/modalias", 4096);
+            const std::string alias = sysfs::read_text(fmt::format("{}/{}/modalias", folder, device), 4096);
             if (!alias.empty()) aliases.insert(alias);
         }
     }

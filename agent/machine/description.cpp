@@ -109,8 +109,8 @@ json describe_pci() {
                       {"vendor", hex_word(device + "/vendor")},
                       {"device", hex_word(device + "/device")},
                       {"class", hex_word(device + "/class")},
-                      {"subsystem",
-                       hex_word(device + "/subsystem_vendor") + ":" + hex_word(device + "/subsystem_device")},
+                      {"subsystem", fmt::format("{}:{}", hex_word(device + "/subsystem_vendor"),
+                                                hex_word(device + "/subsystem_device"))},
                       {"driver", sysfs::link_name(device + "/driver")},
                       {"bars", bar_lengths(device)}};
         const std::string features = virtio_features(device);
