@@ -48,6 +48,8 @@
 #define SMIG_WIRE_MAX_TOP_PFN (1ull << 28)	/* 1 TiB of frames */
 #define SMIG_WIRE_ID_LEN 16u
 #define SMIG_WIRE_HANDOVER_LEN 3072u
+#define SMIG_WIRE_CLASSES 16u
+#define SMIG_WIRE_STEPS 24u
 
 enum smig_wire_type {
 	SMIG_WIRE_HELLO = 1,
@@ -245,6 +247,11 @@ struct smig_wire_go {
 	uint64_t jump_ns;		/* JUMP sent */
 	uint64_t alive_ns;		/* ALIVE arrived */
 	uint64_t commit_ns;		/* COMMIT returned */
+	uint64_t image_pages;		/* what CAPTURE said on the source: see struct smig_capture */
+	uint64_t shadow_pages;
+	uint64_t shadow_used;
+	uint64_t class_pages[SMIG_WIRE_CLASSES];	/* by enum smig_class */
+	uint64_t source_us[SMIG_WIRE_STEPS];		/* by enum smig_step */
 };
 
 #endif /* SELFMIGRATE_WIRE_H */

@@ -19,7 +19,7 @@ bool clone_main(CloneStart& start) {
                          handover.value(),
                          plan.stay_index,
                          [&] { return apply_handover(handover.value(), plan); },
-                         [&] { return announce(plan); },
+                         [&](unsigned gap_ms) { return announce(plan, gap_ms); },
                          power,
                          start.holds,
                          start.pulse,

@@ -90,7 +90,9 @@ public:
         const auto result = call(SMIG_IOC_JUMP, "JUMP", jump, &jump.failed_step);
         return result ? Error{Remedy::fatal, "module: JUMP came back"} : result.error();
     }
-    Result<void> release(smig_release& release) override { return call(SMIG_IOC_RELEASE, "RELEASE", release); }
+    Result<void> release(smig_release& release, std::uint32_t flags) override {
+        return call(SMIG_IOC_RELEASE, "RELEASE", release, nullptr, flags);
+    }
 
 private:
     template <class Argument>

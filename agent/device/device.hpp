@@ -41,7 +41,8 @@ public:
     // Returns only on failure.
     virtual Error jump(smig_jump& jump) = 0;
 
-    virtual Result<void> release(smig_release& release) = 0;
+    // `flags`: 0 or SMIG_RELEASE_FENCES_ONLY.
+    virtual Result<void> release(smig_release& release, std::uint32_t flags) = 0;
 };
 
 using OpenDevice = std::function<Result<std::unique_ptr<Device>>()>;

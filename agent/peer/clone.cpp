@@ -25,6 +25,7 @@ constexpr std::int64_t kSendStallMs = 2'000;
 constexpr std::int64_t kFirstConnectMs = 200;
 constexpr std::int64_t kConnectMs = 1'000;
 constexpr int kQuickAttempts = 10;
+constexpr unsigned kAnnounceGapMs = 20;  // a switch or a neighbour may miss the first
 
 void remark(MoveOutcome& outcome, const std::string& text) {
     std::string all = outcome.remarks;
@@ -84,8 +85,7 @@ private:
             case CloneDo::disconnect: channel_.reset(); return {};
             case CloneDo::release: return release();
             case CloneDo::announce:
-                for (const std::string& failure : context_.announce()) remark(context_.outcome, failure);
-                context_.outcome.announced_ns = mono_ns();
+                (void)context_.announce(kAnnounceGapMs);
                 context_.report();
                 return {};
             case CloneDo::send_released: return send_released();
@@ -127,14 +127,25 @@ private:
         return {};
     }
 
+    CloneEvent release_failed(const Error& error) {
+        remark(context_.outcome, error.text);
+        return clone_event::ReleaseFailed{error.text};
+    }
+
     CloneEvent release() {
         context_.outcome.go_ns = context_.outcome.go_ns != 0 ? context_.outcome.go_ns : mono_ns();
         smig_release release{};
-        if (auto released = context_.device.release(release); !released) {
-            remark(context_.outcome, released.error().text);
-            return clone_event::ReleaseFailed{released.error().text};
+        if (context_.outcome.fence_open_ns == 0) {
+            if (auto opened = context_.device.release(release, SMIG_RELEASE_FENCES_ONLY); !opened)
+                return release_failed(opened.error());
+            context_.outcome.fence_open_ns = release.fence_open_mono_ns;
+            // While tasks still thaw, the networks learn where their packets must go.
+            for (const std::string& failure : context_.announce(0)) remark(context_.outcome, failure);
+            context_.outcome.announced_ns = mono_ns();
         }
-        context_.outcome.fence_open_ns = release.fence_open_mono_ns;
+        release = {};
+        if (auto released = context_.device.release(release, 0); !released) return release_failed(released.error());
+        context_.outcome.released_ns = mono_ns();
         for (std::size_t i = 0; i < SMIG_STEP_SLOTS; ++i)
             if (release.clone_us[i] != 0) context_.outcome.clone_us[i] = release.clone_us[i];
         context_.outcome.verdict = Verdict::moved;

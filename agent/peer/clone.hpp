@@ -21,12 +21,13 @@ struct CloneContext {
     const Handover& handover;
     unsigned stay_index = 0;  // interface of the stay address
     std::function<Result<void>()> take_on_network;             // MACs and addresses of this VM
-    std::function<std::vector<std::string>()> announce;        // what failed
+    // Tells the networks where the guest is now, and again after `gap_ms`; what failed.
+    std::function<std::vector<std::string>(unsigned gap_ms)> announce;
     Power& power;
     const Holds& holds;
     Pulse pulse;
     MoveOutcome& outcome;          // filled on
-    std::function<void()> report;  // called once, when the guest runs
+    std::function<void()> report;  // called once, when the guest runs; `device` may be gone afterwards
 };
 
 // True: the guest runs here, and the source knows or cannot be told.  False: the source refused, and the kernel did not

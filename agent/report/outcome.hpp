@@ -21,27 +21,22 @@ struct MoveOutcome {
     char reason[1024] = {};  // why it was not moved, for a person
     char remarks[512] = {};  // what failed without ending the move; empty: nothing
 
-    std::uint64_t class_pages[SMIG_CLASS_SLOTS] = {};
-    std::uint64_t image_pages = 0;
-    std::uint64_t shadow_pages = 0;
-    std::uint64_t shadow_used = 0;
     std::uint64_t placed_direct = 0;
     std::uint64_t placed_copied = 0;
-    std::uint64_t source_us[SMIG_STEP_SLOTS] = {};
     std::uint64_t landing_us[SMIG_STEP_SLOTS] = {};
     std::uint64_t clone_us[SMIG_STEP_SLOTS] = {};
 
-    smig_wire_go sent = {};  // what the source measured after the capture
+    smig_wire_go sent = {};  // what the source measured
 
     // The guest's CLOCK_MONOTONIC, which goes on over the jump; 0: never came to it.
     std::uint64_t stop_begun_ns = 0;
-    std::uint64_t captured_ns = 0;
     std::uint64_t woke_ns = 0;
     std::uint64_t network_ns = 0;    // the hand-over is applied
     std::uint64_t asked_ns = 0;      // ALIVE sent
     std::uint64_t go_ns = 0;         // GO arrived
     std::uint64_t fence_open_ns = 0;
     std::uint64_t announced_ns = 0;
+    std::uint64_t released_ns = 0;   // all tasks run
     std::uint8_t drawn[SMIG_WIRE_ID_LEN] = {};
 };
 static_assert(std::is_trivially_copyable_v<MoveOutcome>);
@@ -54,18 +49,22 @@ void put_text(char (&out)[kSize], std::string_view text) {
     out[length] = 0;
 }
 
-// What both returns of CAPTURE say.
-inline void note_capture(MoveOutcome& outcome, const smig_capture& capture) {
-    std::memcpy(outcome.class_pages, capture.pages, sizeof(outcome.class_pages));
-    std::memcpy(outcome.source_us, capture.source_us, sizeof(outcome.source_us));
+// What CAPTURE said on the source; travels to the clone with GO.
+inline void note_source(smig_wire_go& sent, const smig_capture& capture) {
+    static_assert(sizeof(sent.class_pages) == sizeof(capture.pages) && sizeof(sent.source_us) == sizeof(capture.source_us));
+    std::memcpy(sent.class_pages, capture.pages, sizeof(sent.class_pages));
+    std::memcpy(sent.source_us, capture.source_us, sizeof(sent.source_us));
+    sent.image_pages = capture.header.image_pages;
+    sent.shadow_pages = capture.shadow_pages;
+    sent.shadow_used = capture.shadow_used;
+}
+
+// What CAPTURE said when it returned in the clone.
+inline void note_clone(MoveOutcome& outcome, const smig_capture& capture) {
     std::memcpy(outcome.landing_us, capture.landing_us, sizeof(outcome.landing_us));
     std::memcpy(outcome.clone_us, capture.clone_us, sizeof(outcome.clone_us));
-    outcome.image_pages = capture.header.image_pages;
-    outcome.shadow_pages = capture.shadow_pages;
-    outcome.shadow_used = capture.shadow_used;
     outcome.placed_direct = capture.placed_direct;
     outcome.placed_copied = capture.placed_copied;
-    outcome.captured_ns = capture.captured_mono_ns;
 }
 
 }  // namespace smig

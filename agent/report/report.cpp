@@ -43,7 +43,7 @@ Json steps(const std::uint64_t (&us)[SMIG_STEP_SLOTS]) {
 Json phases(const MoveOutcome& outcome) {
     const smig_wire_go& sent = outcome.sent;
     Json out;
-    out["source"] = steps(outcome.source_us);
+    out["source"] = steps(outcome.sent.source_us);
     out["source"]["total"] = between_ms(outcome.stop_begun_ns, sent.captured_ns);
     out["send"] = {{"capture_to_end", between_ms(sent.captured_ns, sent.image_end_ns)},
                    {"end_to_ready", between_ms(sent.image_end_ns, sent.ready_ns)}};
@@ -55,13 +55,14 @@ Json phases(const MoveOutcome& outcome) {
                      {"ask", between_ms(outcome.network_ns, outcome.asked_ns)},
                      {"ask_to_go", between_ms(outcome.asked_ns, outcome.go_ns)},
                      {"go_to_open", between_ms(outcome.go_ns, outcome.fence_open_ns)},
-                     {"announce", between_ms(outcome.fence_open_ns, outcome.announced_ns)}};
+                     {"announce", between_ms(outcome.fence_open_ns, outcome.announced_ns)},
+                     {"thaw", between_ms(outcome.announced_ns, outcome.released_ns)}};
     return out;
 }
 
 std::uint64_t pages_in_use(const MoveOutcome& outcome) {
-    return outcome.class_pages[SMIG_CLASS_ANON] + outcome.class_pages[SMIG_CLASS_CACHE] +
-           outcome.class_pages[SMIG_CLASS_KERNEL];
+    return outcome.sent.class_pages[SMIG_CLASS_ANON] + outcome.sent.class_pages[SMIG_CLASS_CACHE] +
+           outcome.sent.class_pages[SMIG_CLASS_KERNEL];
 }
 
 std::string step_line(const char* name, const Json& values) {
@@ -91,16 +92,16 @@ std::string report_json(const MoveFacts& facts, const MoveOutcome& outcome) {
     out["vcpus"] = facts.vcpus;
     out["memory_mib"] = facts.memory_mib;
     out["epoch"] = hex(facts.epoch);
-    out["total_ms"] = between_ms(facts.started_ns, outcome.fence_open_ns != 0 ? outcome.fence_open_ns : facts.finished_ns);
-    out["stop_ms"] = between_ms(outcome.stop_begun_ns, outcome.fence_open_ns);
+    out["total_ms"] = between_ms(facts.started_ns, outcome.released_ns != 0 ? outcome.released_ns : facts.finished_ns);
+    out["stop_ms"] = between_ms(outcome.stop_begun_ns, outcome.released_ns);
     out["bytes_payload"] = outcome.sent.payload_bytes;
     out["pages_in_use"] = pages_in_use(outcome);
     out["pages_zero"] = outcome.sent.zero_pages;
     out["pages_sent"] = outcome.sent.data_pages;
-    out["stop_image_pages"] = outcome.image_pages;
-    for (std::uint32_t i = 0; i < SMIG_CLASS_NR; ++i) out["pages_by_class"][kClasses[i]] = outcome.class_pages[i];
-    out["shadow_pages"] = outcome.shadow_pages;
-    out["shadow_used"] = outcome.shadow_used;
+    out["stop_image_pages"] = outcome.sent.image_pages;
+    for (std::uint32_t i = 0; i < SMIG_CLASS_NR; ++i) out["pages_by_class"][kClasses[i]] = outcome.sent.class_pages[i];
+    out["shadow_pages"] = outcome.sent.shadow_pages;
+    out["shadow_used"] = outcome.sent.shadow_used;
     out["placed_direct"] = outcome.placed_direct;
     out["placed_copied"] = outcome.placed_copied;
     out["stop_phases_ms"] = phases(outcome);
@@ -118,15 +119,15 @@ std::string report_text(const MoveFacts& facts, const MoveOutcome& outcome) {
     const Json ms = phases(outcome);
     std::string text = fmt::format(
         "moved to {}: stopped for {:.0f} ms, {:.2f} s in all\n", facts.target,
-        between_ms(outcome.stop_begun_ns, outcome.fence_open_ns),
-        between_ms(facts.started_ns, outcome.fence_open_ns) / 1000.0);
+        between_ms(outcome.stop_begun_ns, outcome.released_ns),
+        between_ms(facts.started_ns, outcome.released_ns) / 1000.0);
     text += fmt::format("  kernel {}, {} vCPU{}, {} MiB\n", facts.kernel, facts.vcpus, facts.vcpus == 1 ? "" : "s", facts.memory_mib);
     text += "pages (MiB):\n ";
-    for (std::uint32_t i = 0; i < SMIG_CLASS_NR; ++i) text += fmt::format(" {} {:.1f}", kClasses[i], mib(outcome.class_pages[i]));
+    for (std::uint32_t i = 0; i < SMIG_CLASS_NR; ++i) text += fmt::format(" {} {:.1f}", kClasses[i], mib(outcome.sent.class_pages[i]));
     text += fmt::format("\n  sent {:.1f}, all-zero {:.1f}, payload {:.1f}; shadow {:.1f} of {:.1f}; placed direct {:.1f}, copied {:.1f}\n",
                         mib(outcome.sent.data_pages), mib(outcome.sent.zero_pages),
-                        static_cast<double>(outcome.sent.payload_bytes) / (1024.0 * 1024.0), mib(outcome.shadow_used),
-                        mib(outcome.shadow_pages), mib(outcome.placed_direct), mib(outcome.placed_copied));
+                        static_cast<double>(outcome.sent.payload_bytes) / (1024.0 * 1024.0), mib(outcome.sent.shadow_used),
+                        mib(outcome.sent.shadow_pages), mib(outcome.placed_direct), mib(outcome.placed_copied));
     text += "the stop (ms):\n";
     for (const auto& [name, values] : ms.items()) text += step_line(name.c_str(), values);
     if (outcome.remarks[0] != 0) text += fmt::format("remarks: {}\n", outcome.remarks);

@@ -21,7 +21,7 @@ struct CloneStart {
     const Holds& holds;
     Pulse pulse;
     MoveOutcome& outcome;
-    std::function<void()> report;  // hands the outcome to the agent, once
+    std::function<void()> report;  // closes the device and hands the outcome to the agent, once
 };
 
 // True: the guest runs here.  False: it must not, and this VM should have been reset.

@@ -183,11 +183,12 @@ private:
         }
         pulse_();
         if (!begun) return source_event::StopFailed{begun.error().text};
-        note_capture(outcome_, capture_);
         if (capture_.role == SMIG_ROLE_TARGET) {
+            note_clone(outcome_, capture_);
             wake_as_clone();
             return source_event::DeadlinePassed{};  // says nothing to the machine, which is over
         }
+        note_source(go_, capture_);
         go_.captured_ns = mono_ns();
         return source_event::Stopped{};
     }
@@ -201,6 +202,7 @@ private:
         close_silently(channel_.release_fd().release());
         CloneStart start{*device_, std::string_view(handover_.data(), handover_.size()), plan_.network, plan_.holds, pulse_,
                          outcome_, [this] {
+                             device_.reset();  // before the report: whoever reads it may move on
                              write_outcome(report_.get(), outcome_);
                              shared_.reported = true;
                          }};

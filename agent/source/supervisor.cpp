@@ -56,8 +56,9 @@ public:
                     if (device_->begin(SMIG_ROLE_SOURCE)) serve(SMIG_SOURCE_GIVEN);
                     break;
                 case Supervision::be_clone:
-                    if (device_->begin(SMIG_ROLE_TARGET)) be_clone();
-                    break;
+                    if (!device_->begin(SMIG_ROLE_TARGET)) break;
+                    be_clone();
+                    return 0;
             }
         }
     }
@@ -117,6 +118,7 @@ private:
                          {},
                          outcome,
                          [&] {
+                             device_.reset();
                              write_outcome(report_.get(), outcome);
                              shared_.reported = true;
                          }};

@@ -219,8 +219,8 @@ Result<smig_wire_verdict> decode_verdict(ByteView payload) {
 
 Bytes encode(const smig_wire_go& message) {
     Bytes out;
-    BytesWriter(out)
-        .raw(message.epoch)
+    BytesWriter writer(out);
+    writer.raw(message.epoch)
         .raw(message.boot_nonce)
         .number(message.data_pages)
         .number(message.zero_pages)
@@ -230,7 +230,12 @@ Bytes encode(const smig_wire_go& message) {
         .number(message.ready_ns)
         .number(message.jump_ns)
         .number(message.alive_ns)
-        .number(message.commit_ns);
+        .number(message.commit_ns)
+        .number(message.image_pages)
+        .number(message.shadow_pages)
+        .number(message.shadow_used);
+    for (const std::uint64_t pages : message.class_pages) writer.number(pages);
+    for (const std::uint64_t us : message.source_us) writer.number(us);
     return out;
 }
 
@@ -248,6 +253,11 @@ Result<smig_wire_go> decode_go(ByteView payload) {
     message.jump_ns = reader.number<std::uint64_t>();
     message.alive_ns = reader.number<std::uint64_t>();
     message.commit_ns = reader.number<std::uint64_t>();
+    message.image_pages = reader.number<std::uint64_t>();
+    message.shadow_pages = reader.number<std::uint64_t>();
+    message.shadow_used = reader.number<std::uint64_t>();
+    for (std::uint64_t& pages : message.class_pages) pages = reader.number<std::uint64_t>();
+    for (std::uint64_t& us : message.source_us) us = reader.number<std::uint64_t>();
     return whole(reader, message, "GO");
 }
 

@@ -176,12 +176,14 @@ public:
         ::_exit(jump_(handover));
     }
 
-    Result<void> release(smig_release& release) override {
+    Result<void> release(smig_release& release, std::uint32_t flags) override {
         if (!in(SMIG_STATE_CLONE)) return wrong_state("RELEASE");
+        if (flags == SMIG_RELEASE_FENCES_ONLY) {
+            release.fence_open_mono_ns = mono_ns();
+            return {};
+        }
         machine_.released = true;
-        machine_.state = SMIG_STATE_IDLE;
-        machine_.owner = 0;
-        release.fence_open_mono_ns = mono_ns();
+        machine_.state = SMIG_STATE_SOURCE;
         return {};
     }
 

@@ -209,7 +209,7 @@ private:
                              handover_,
                              0,
                              [] { return Result<void>{}; },
-                             [] { return std::vector<std::string>{}; },
+                             [](unsigned) { return std::vector<std::string>{}; },
                              power,
                              waits,
                              {},
@@ -240,6 +240,8 @@ void check_moved(World& world) {
     CHECK_FALSE(world.target().reset);
     CHECK_FALSE(world.source().guest_runs);
     CHECK(world.source().restart_forbidden);
+    CHECK(world.source().flows_set == 1);
+    CHECK(world.target().flows_set == 1);
     CHECK(differing_pages(world.source(), world.target()) == 0);
 }
 

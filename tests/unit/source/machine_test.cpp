@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/source/machine.hpp"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+
+using namespace smig;
+using namespace smig::source_event;
+
+namespace {
+
+constexpr WireId kEpoch{1};
+constexpr WireId kNonce{2};
+constexpr smig_wire_image_end kSent{10, 20, 30};
+
+bool has(const SourceActions& actions, SourceDo what) {
+    return std::ranges::any_of(actions, [&](const SourceAction& action) { return action.what == what; });
+}
+
+// A machine that has come as far as `state` the ordinary way, at time 0.
+SourceMachine in_state(smig_session_state state) {
+    SourceMachine machine(kEpoch, SourceLimits{});
+    const auto step = [&](const SourceEvent& event) { (void)machine.on(event, 0); };
+    step(Start{});
+    if (state == SMIG_SOURCE_CHECKING) return machine;
+    step(Welcomed{kNonce});
+    step(Accepted{});
+    step(ClocksSampled{});
+    if (state == SMIG_SOURCE_LANDING) return machine;
+    step(Landed{});
+    if (state == SMIG_SOURCE_STOPPING) return machine;
+    step(Stopped{});
+    if (state == SMIG_SOURCE_SENDING) return machine;
+    step(ImageSent{kSent});
+    if (state == SMIG_SOURCE_AWAITING_READY) return machine;
+    step(Ready{{10, 20, 30}});
+    if (state == SMIG_SOURCE_AWAITING_ALIVE) return machine;
+    step(Alive{1, kEpoch, kNonce});
+    step(Committed{});
+    if (state == SMIG_SOURCE_GIVEN) return machine;
+    step(source_event::Released{1, kEpoch, kNonce});
+    return machine;
+}
+
+constexpr smig_session_state kBeforeCommit[] = {SMIG_SOURCE_CHECKING, SMIG_SOURCE_LANDING,        SMIG_SOURCE_STOPPING,
+                                                SMIG_SOURCE_SENDING,  SMIG_SOURCE_AWAITING_READY, SMIG_SOURCE_AWAITING_ALIVE};
+constexpr smig_session_state kStopped[] = {SMIG_SOURCE_SENDING, SMIG_SOURCE_AWAITING_READY, SMIG_SOURCE_AWAITING_ALIVE};
+
+// Every event that can fail a move, and every one that comes at a wrong moment in most states.
+std::vector<SourceEvent> failures() {
+    return {PeerFailed{"x"}, Broken{SMIG_REASON_DEVICE, "x"}, Lost{true, "x"}, Welcomed{}, Accepted{}, Refused{"x"}};
+}
+
+}  // namespace
+
+TEST_CASE("a move that goes well passes every state in order") {
+    for (const smig_session_state state : kBeforeCommit) CHECK(in_state(state).state() == state);
+    CHECK(in_state(SMIG_SOURCE_GIVEN).state() == SMIG_SOURCE_GIVEN);
+    CHECK(in_state(SMIG_SOURCE_FINISHED).state() == SMIG_SOURCE_FINISHED);
+}
+
+TEST_CASE("before commit every failure rolls back, and a stopped guest is thawed") {
+    for (const smig_session_state state : kBeforeCommit) {
+        for (const SourceEvent& failure : failures()) {
+            SourceMachine machine = in_state(state);
+            // Not a failure but the next step here.
+            if (state == SMIG_SOURCE_CHECKING && std::holds_alternative<Welcomed>(failure)) continue;
+            const SourceActions actions = machine.on(failure, 0);
+            CHECK(machine.state() == SMIG_SOURCE_ROLLED_BACK);
+            CHECK(has(actions, SourceDo::report_back));
+            CHECK(has(actions, SourceDo::tell_peer));
+            CHECK(has(actions, SourceDo::undo_stop) == (std::ranges::count(kStopped, state) > 0));
+            CHECK_FALSE(has(actions, SourceDo::answer_go));
+        }
+    }
+}
+
+TEST_CASE("every wait has an end before commit") {
+    for (const smig_session_state state : kBeforeCommit) {
+        SourceMachine machine = in_state(state);
+        if (state == SMIG_SOURCE_STOPPING || state == SMIG_SOURCE_SENDING) continue;  // the edge's business
+        REQUIRE(machine.deadline_ms() < kNever);
+        CHECK(machine.on(DeadlinePassed{}, machine.deadline_ms() - 1).empty());
+        CHECK(machine.state() == state);
+        CHECK_FALSE(machine.on(DeadlinePassed{}, machine.deadline_ms()).empty());
+        CHECK(machine.state() == SMIG_SOURCE_ROLLED_BACK);
+    }
+}
+
+TEST_CASE("after commit nothing leads back") {
+    for (const smig_session_state state : {SMIG_SOURCE_GIVEN, SMIG_SOURCE_FINISHED}) {
+        SourceMachine machine = in_state(state);
+        std::vector<SourceEvent> events = failures();
+        events.insert(events.end(), {DeadlinePassed{}, CancelAsked{}, Stopped{}, Landed{}, Ready{}, ImageSent{}, ClocksSampled{}});
+        for (const SourceEvent& event : events) {
+            CHECK(machine.on(event, kNever).empty());
+            CHECK(machine.state() == state);
+        }
+        CHECK(machine.deadline_ms() == kNever);
+    }
+}
+
+TEST_CASE("GO is said only after the commit succeeded") {
+    SourceMachine machine = in_state(SMIG_SOURCE_AWAITING_ALIVE);
+    const SourceActions actions = machine.on(Alive{7, kEpoch, kNonce}, 0);
+    REQUIRE(actions.size() == 1);
+    CHECK(actions[0].what == SourceDo::commit);
+    CHECK(machine.state() == SMIG_SOURCE_AWAITING_ALIVE);
+    const SourceActions then = machine.on(Committed{}, 0);
+    REQUIRE(then.size() == 1);
+    CHECK(then[0].what == SourceDo::answer_go);
+    CHECK(then[0].caller == 7);
+    CHECK(machine.state() == SMIG_SOURCE_GIVEN);
+}
+
+TEST_CASE("a commit that fails rolls back and voids the clone") {
+    SourceMachine machine = in_state(SMIG_SOURCE_AWAITING_ALIVE);
+    (void)machine.on(Alive{7, kEpoch, kNonce}, 0);
+    const SourceActions actions = machine.on(CommitFailed{"x"}, 0);
+    CHECK(has(actions, SourceDo::answer_void));
+    CHECK(has(actions, SourceDo::undo_stop));
+    CHECK(machine.state() == SMIG_SOURCE_ROLLED_BACK);
+}
+
+TEST_CASE("while the commit is under way a second caller waits") {
+    SourceMachine machine = in_state(SMIG_SOURCE_AWAITING_ALIVE);
+    (void)machine.on(Alive{1, kEpoch, kNonce}, 0);
+    CHECK(has(machine.on(Alive{2, kEpoch, kNonce}, 0), SourceDo::answer_wait));
+}
+
+TEST_CASE("who names another epoch or nonce hears VOID in every state and changes none") {
+    for (const smig_session_state state : kBeforeCommit) {
+        SourceMachine machine = in_state(state);
+        for (const auto& [epoch, nonce] : {std::pair{WireId{9}, kNonce}, std::pair{kEpoch, WireId{9}}}) {
+            const SourceActions actions = machine.on(Alive{1, epoch, nonce}, 0);
+            REQUIRE(actions.size() == 1);
+            CHECK(actions[0].what == SourceDo::answer_void);
+            CHECK(machine.state() == state);
+        }
+    }
+    SourceMachine given = in_state(SMIG_SOURCE_GIVEN);
+    CHECK(has(given.on(Alive{1, kEpoch, WireId{9}}, 0), SourceDo::answer_void));
+}
+
+TEST_CASE("a clone that asks again hears GO again, and VOID after a rollback") {
+    SourceMachine given = in_state(SMIG_SOURCE_GIVEN);
+    for (int i = 0; i < 3; ++i) CHECK(has(given.on(Alive{i, kEpoch, kNonce}, 0), SourceDo::answer_go));
+    SourceMachine finished = in_state(SMIG_SOURCE_FINISHED);
+    CHECK(has(finished.on(Alive{1, kEpoch, kNonce}, 0), SourceDo::answer_go));
+    SourceMachine back = in_state(SMIG_SOURCE_AWAITING_ALIVE);
+    (void)back.on(DeadlinePassed{}, back.deadline_ms());
+    for (int i = 0; i < 3; ++i) CHECK(has(back.on(Alive{i, kEpoch, kNonce}, 0), SourceDo::answer_void));
+}
+
+TEST_CASE("after JUMP a reset connection says nothing, an orderly end says that nobody jumped") {
+    SourceMachine machine = in_state(SMIG_SOURCE_AWAITING_ALIVE);
+    CHECK(machine.on(Lost{false, "reset"}, 0).empty());
+    CHECK(machine.state() == SMIG_SOURCE_AWAITING_ALIVE);
+    CHECK_FALSE(machine.on(Lost{true, "end"}, 0).empty());
+    CHECK(machine.state() == SMIG_SOURCE_ROLLED_BACK);
+}
+
+TEST_CASE("an image that arrived differently is not jumped into") {
+    for (const smig_wire_ready ready : {smig_wire_ready{11, 20, 30}, smig_wire_ready{10, 21, 30}, smig_wire_ready{10, 20, 31}}) {
+        SourceMachine machine = in_state(SMIG_SOURCE_AWAITING_READY);
+        const SourceActions actions = machine.on(Ready{ready}, 0);
+        CHECK_FALSE(has(actions, SourceDo::send_jump));
+        CHECK(machine.reason() == SMIG_REASON_INTEGRITY);
+    }
+}
+
+TEST_CASE("a person can cancel until the stop begins") {
+    for (const smig_session_state state : kBeforeCommit) {
+        SourceMachine machine = in_state(state);
+        (void)machine.on(CancelAsked{}, 0);
+        const bool early = state == SMIG_SOURCE_CHECKING || state == SMIG_SOURCE_LANDING;
+        CHECK((machine.state() == SMIG_SOURCE_ROLLED_BACK) == early);
+    }
+}
+
+TEST_CASE("RELEASED retires the source once, and only in GIVEN") {
+    SourceMachine machine = in_state(SMIG_SOURCE_GIVEN);
+    CHECK(machine.on(source_event::Released{1, kEpoch, WireId{9}}, 0).empty());
+    CHECK(has(machine.on(source_event::Released{1, kEpoch, kNonce}, 0), SourceDo::retire));
+    CHECK_FALSE(has(machine.on(source_event::Released{2, kEpoch, kNonce}, 0), SourceDo::retire));
+    for (const smig_session_state state : kBeforeCommit) {
+        SourceMachine early = in_state(state);
+        CHECK(early.on(source_event::Released{1, kEpoch, kNonce}, 0).empty());
+        CHECK(early.state() == state);
+    }
+}
+
+TEST_CASE("a supervisor goes on where the stop process died") {
+    SourceMachine given = SourceMachine::adopt(SMIG_SOURCE_GIVEN, kEpoch, kNonce);
+    CHECK(has(given.on(Alive{1, kEpoch, kNonce}, 0), SourceDo::answer_go));
+    SourceMachine back = SourceMachine::adopt(SMIG_SOURCE_ROLLED_BACK, kEpoch, kNonce);
+    CHECK(has(back.on(Alive{1, kEpoch, kNonce}, 0), SourceDo::answer_void));
+}
