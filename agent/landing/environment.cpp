@@ -94,7 +94,8 @@ std::set<std::string> load_drivers(const ModuleList& list, const Say& say) {
 }
 
 void free_module_files() {
-    for (const std::string& file : sysfs::list(kFolder)) ::unlink((kFolder + "/" + file).c_str());
+    for (const std::string& file : sysfs::list(kFolder))
+        ::unlink(fmt::format("{}/{}", kFolder, file).c_str());
     ::rmdir(kFolder.c_str());
 }
 

@@ -95,7 +95,7 @@ json bar_lengths(const std::string& device) {
 std::string virtio_features(const std::string& pci_device) {
     for (const std::string& entry : sysfs::list(pci_device)) {
         if (!entry.starts_with("virtio")) continue;
-        const std::string device = pci_device + "/" + entry;
+        const std::string device = fmt::format("{}/{}", pci_device, entry);
         if (sysfs::exists(device + "/driver")) return sysfs::read_text(device + "/features", 256);
     }
     return {};
