@@ -212,7 +212,8 @@ class Setup:
     def move(self, number: int, *options: str, told: Callable[[str], None] | None = None) -> Session:
         """Starts `selfmigrate to` in the guest, over SSH as a person would."""
         command = " ".join(["selfmigrate", "to", self.stay(number), "--insecure", *options])
-        return self.own(Session(self.namespace, FOLLOW, command, told))
+        # a shell stays behind it: the SSH client reports a process that a signal ended as a success
+        return self.own(Session(self.namespace, FOLLOW, f"{command}; exit $?", told))
 
     def arrived(self, origin: Machine, target: Machine) -> None:
         """The guest of `origin` now runs in `target`: its programs answer on that VM's ports."""
