@@ -115,6 +115,7 @@ static int do_begin(struct file *file, void *data)
 				smig_jump_cpus_on();
 			return ret;
 		}
+		smig_clock_measure();
 		smig.failed_step = 0;
 		smig.failed_errno = 0;
 		set_state(source ? SMIG_STATE_SOURCE : SMIG_STATE_TARGET);

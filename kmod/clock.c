@@ -28,6 +28,8 @@ static u64 suspended_tsc;
 static u64 before_cycles;	/* a pair taken just before */
 static u64 before_mono_ns;
 static const struct smig_handover *from_target;
+static u64 measured_from_tsc, measured_from_ns;
+static u64 measured_khz;
 
 static u64 cycles_to_ns(const struct clocksource *cs, u64 cycles)
 {
@@ -42,6 +44,38 @@ static u64 tsc_to_ns(u64 cycles, u64 khz)
 static u64 ns_to_cycles(const struct clocksource *cs, u64 ns)
 {
 	return mul_u64_u64_div_u64(ns, 1ULL << cs->shift, cs->mult);
+}
+
+/*
+ * The TSC's rate is measured from here to the stop, against the clock that the
+ * kernel runs by: where that is not the TSC, tsc_khz may be what a disturbed
+ * calibration at boot left, several times off.
+ */
+void smig_clock_measure(void)
+{
+	measured_from_ns = ktime_get_ns();
+	measured_from_tsc = rdtsc_ordered();
+	measured_khz = tsc_khz;
+}
+
+/* Process context or irqs off, timekeeping running. */
+static void finish_measuring(void)
+{
+	u64 ns = ktime_get_ns() - measured_from_ns;
+	u64 cycles = rdtsc_ordered() - measured_from_tsc;
+
+	if (ns >= 50 * NSEC_PER_MSEC)
+		measured_khz = mul_u64_u64_div_u64(cycles, 1000000, ns);
+}
+
+void smig_clock_is_now(u64 khz)
+{
+	measured_khz = khz;
+}
+
+u64 smig_clock_tsc_khz(void)
+{
+	return measured_khz ?: tsc_khz;
 }
 
 /* CLOCK_MONOTONIC at which timekeeping stopped. */
@@ -60,7 +94,7 @@ static u64 continued_mono_ns(void)
 	if (from_target)
 		return from_target->source_mono_ns +
 		       tsc_to_ns(tsc - from_target->target_tsc, from_target->target_tsc_khz);
-	return smig_clock_captured_mono_ns() + tsc_to_ns(tsc - suspended_tsc, tsc_khz);
+	return smig_clock_captured_mono_ns() + tsc_to_ns(tsc - suspended_tsc, measured_khz);
 }
 
 /*
@@ -92,6 +126,7 @@ static u64 hooked_read(struct clocksource *cs)
 /* With irqs off, directly before syscore_suspend(). */
 void smig_clock_before_suspend(void)
 {
+	finish_measuring();
 	hooked = *smig_var.curr_clocksource;
 	real_read = hooked->read;
 	before_mono_ns = ktime_get_ns();

@@ -44,7 +44,7 @@ void smig_freeze_times_start(struct smig_times *t)
 
 void smig_freeze_times_mark_until(struct smig_times *t, enum smig_step step, u64 tsc)
 {
-	t->us[step] += mul_u64_u64_div_u64(tsc - t->last_tsc, 1000, tsc_khz);
+	t->us[step] += mul_u64_u64_div_u64(tsc - t->last_tsc, 1000, smig_clock_tsc_khz());
 	t->last_tsc = tsc;
 }
 

@@ -296,6 +296,8 @@ static void become_clone(void)
 	smig_fence_net_forget_flows();
 	memset(&times, 0, sizeof(times));
 	times.last_tsc = landing.handover.jump_tsc;
+	/* the CPU is another now, and so may be its rate */
+	smig_clock_is_now(landing.handover.target_tsc_khz);
 	smig_freeze_times_mark_until(&times, SMIG_STEP_JUMP, smig_cpu_context.arrived_tsc);
 	smig_freeze_times_mark(&times, SMIG_STEP_RESTORE_CPU);
 }

@@ -172,7 +172,6 @@ int smig_jump(const struct smig_jump *arg, const void *blob, u32 *failed_step)
 	}
 	handover->target_tsc = rdtsc_ordered();
 	handover->source_mono_ns = arg->source_mono_ns + (ktime_get_ns() - arg->local_mono_ns);
-	handover->target_tsc_khz = tsc_khz;
 	memcpy(handover->entropy, arg->entropy, sizeof(handover->entropy));
 	memcpy(handover->blob, blob, arg->handover_len);
 	handover->blob_len = arg->handover_len;
@@ -198,6 +197,7 @@ int smig_jump(const struct smig_jump *arg, const void *blob, u32 *failed_step)
 		goto undo_fence;
 	}
 	memcpy(handover->landing_us, times.us, sizeof(handover->landing_us));
+	handover->target_tsc_khz = smig_clock_tsc_khz();
 	handover->valid = 1;
 	handover->jump_tsc = rdtsc_ordered();
 	/* ---- POINT OF NO RETURN: below, nothing allocates, sleeps, locks or returns ---- */

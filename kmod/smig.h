@@ -113,6 +113,9 @@ void smig_freeze_times_mark(struct smig_times *t, enum smig_step step);
 int smig_freeze_inject(enum smig_step step);
 
 /* clock.c: time goes on over the stop and over the jump */
+void smig_clock_measure(void);
+void smig_clock_is_now(u64 khz);
+u64 smig_clock_tsc_khz(void);
 void smig_clock_before_suspend(void);
 void smig_clock_before_resume(const struct smig_handover *handover);
 void smig_clock_after_resume(void);
