@@ -22,7 +22,7 @@ from .shell import Session, fetch
 
 BOOT_TIMEOUT_S = 60
 LANDING_IMAGE = "/tmp/landing.img"
-LISTENING = r"listening on"
+LISTENING = r"listening (on|again)"
 
 
 @dataclass(frozen=True)
