@@ -2,6 +2,7 @@
 """Whatever dies before go, the workload goes on where it was, and a second move succeeds."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
@@ -12,17 +13,35 @@ from lab.setup import Plan
 from .harness import expect, test
 from .scene import Scene
 
-# Phases before go, by the side that is held in them, and the module's state on the source meanwhile.
-PHASES = {
-    "source-checking": 1,
-    "source-landing": 1,
-    "source-stopping": 2,
-    "source-sending": 3,
-    "source-awaiting-ready": 3,
-    "clone-fenced": 3,
-}
 HOLD_MS = 4000
-GUEST_RUNS = ("source-checking", "source-landing", "source-stopping")
+STRIKE_S = 2  # after the start of the move, in phases that the guest does not notice
+MODULE_CAPTURED = 3  # enum smig_state
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A phase before go; its name says on which side it is held."""
+
+    name: str
+    frozen: bool
+
+    @property
+    def move_options(self) -> list[str]:
+        return [] if self.name.startswith("target") else ["--hold", f"{self.name}:{HOLD_MS}"]
+
+    @property
+    def target_arguments(self) -> tuple[str, ...]:
+        return (f"selfmigrate.hold={self.name}:{HOLD_MS}",) if self.name.startswith("target") else ()
+
+
+PHASES = (
+    Phase("target-checking", frozen=False),
+    Phase("source-landing", frozen=False),
+    Phase("source-stopping", frozen=False),
+    Phase("source-sending", frozen=True),
+    Phase("source-awaiting-ready", frozen=True),
+    Phase("clone-fenced", frozen=True),
+)
 RECOVERY_S = 100  # until the source has given up and its guest answers again
 
 
@@ -33,10 +52,10 @@ class Blow:
         self.scene, self.target, self.number = scene, target, number
         self.console_end = 0
 
-    def arm(self, phase: str) -> None:
+    def arm(self, phase: Phase) -> None:
         """Before the move."""
 
-    def strike(self) -> None:
+    def strike(self, phase: Phase) -> None:
         """In the phase."""
 
     def mend(self) -> tuple[int, Machine]:
@@ -48,7 +67,7 @@ class Blow:
 class TargetVm(Blow):
     """The target VM loses power."""
 
-    def strike(self) -> None:
+    def strike(self, phase: Phase) -> None:
         self.target.kill()
 
     def mend(self) -> tuple[int, Machine]:
@@ -59,7 +78,7 @@ class TargetVm(Blow):
 class TargetAgent(Blow):
     """Every process of the target but init is killed (by its kernel, asked over the console)."""
 
-    def strike(self) -> None:
+    def strike(self, phase: Phase) -> None:
         self.console_end = len(self.target.console())
         self.target.sysrq("i")
 
@@ -67,12 +86,14 @@ class TargetAgent(Blow):
 class SourceAgent(Blow):
     """All processes of the move die; while the guest is frozen, its owner does, by a process that is spared."""
 
-    def arm(self, phase: str) -> None:
+    def arm(self, phase: Phase) -> None:
         self.console_end = len(self.target.console())
-        if phase not in GUEST_RUNS:
-            self.scene.run(f"assassin {PHASES[phase]} 1000 >/run/assassin.log 2>&1 &")
+        if phase.frozen:
+            self.scene.run(f"assassin {MODULE_CAPTURED} 1000 >/run/assassin.log 2>&1 &")
 
-    def strike(self) -> None:
+    def strike(self, phase: Phase) -> None:
+        if phase.frozen:
+            return  # it is armed
         self.scene.here.commands.attempt(
             "for p in /proc/[0-9]*; do [ $(readlink $p/exe) = /usr/bin/selfmigrate ] && kill -9 ${p##*/}; done",
             timeout_s=HOLD_MS / 1000 + RECOVERY_S,
@@ -86,7 +107,7 @@ class Link(Blow):
     def _tap(self) -> str:
         return self.scene.setup.tap(self.target.name, self.scene.setup.network.migration_nic)
 
-    def strike(self) -> None:
+    def strike(self, phase: Phase) -> None:
         self.console_end = len(self.target.console())
         self.scene.setup.network.cut(self._tap)
 
@@ -110,21 +131,17 @@ BLOWS: dict[str, Callable[[Scene, Machine, int], Blow]] = {
 def in_each_phase(logs: Path, blow: str) -> None:
     with Scene(Plan(memory_mib=256), logs) as scene:
         for phase in PHASES:
-            what = f"{blow} in {phase}"
-            number, target = scene.target()
+            what = f"{blow} in {phase.name}"
+            number, target = scene.target(append=phase.target_arguments)
             strike = BLOWS[blow](scene, target, number)
             strike.arm(phase)
-            session = scene.setup.move(
-                number,
-                *("--stay", scene.setup.stay(scene.number)),
-                *("--hold", f"{phase}:{HOLD_MS}", "--alive-timeout", "5"),
-            )
-            if phase in GUEST_RUNS:
-                time.sleep(2)
-            else:
+            stay = ("--stay", scene.setup.stay(scene.number))
+            session = scene.setup.move(number, *stay, "--alive-timeout", "5", *phase.move_options)
+            if phase.frozen:
                 expect(scene.wait_stopped(20), f"{what}: the guest never stopped:\n{session.text}")
-            if not (blow == "source agent" and phase not in GUEST_RUNS):
-                strike.strike()
+            else:
+                time.sleep(STRIKE_S)
+            strike.strike(phase)
             try:
                 status = session.wait(RECOVERY_S)
             except LabError as error:
@@ -133,7 +150,7 @@ def in_each_phase(logs: Path, blow: str) -> None:
             scene.unharmed(what)
             left = scene.here
             number, target = strike.mend()
-            scene.move(number, target, "--stay", scene.setup.stay(scene.number))
+            scene.move(number, target, *stay)
             scene.unharmed(f"moved after {what}")
             scene.drop(left)
         scene.finish()
