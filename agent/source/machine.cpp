@@ -49,8 +49,12 @@ SourceActions SourceMachine::roll_back(smig_wire_reason reason, std::string_view
 SourceActions SourceMachine::on(const SourceEvent& event, std::int64_t now_ms) {
     if (const auto* alive = as<Alive>(event)) return on_caller(alive->caller, alive->epoch, alive->boot_nonce);
     if (const auto* released = as<Released>(event)) return on_released(*released);
-    // Given or rolled back: only callers are still answered.
-    if (!before_commit()) return {};
+    if (!before_commit()) {
+        // Given up while CAPTURE was under way: its success comes too late.
+        if (state_ == SMIG_SOURCE_ROLLED_BACK && as<Stopped>(event) != nullptr) return {{SourceDo::undo_stop}};
+        // Only callers are still answered.
+        return {};
+    }
 
     if (const auto* broken = as<Broken>(event)) return roll_back(broken->reason, broken->text);
     if (const auto* failed = as<PeerFailed>(event))

@@ -179,6 +179,13 @@ TEST_CASE("a person can cancel until the stop begins") {
     }
 }
 
+TEST_CASE("a stop that succeeds after the move was given up is undone") {
+    SourceMachine machine = in_state(SMIG_SOURCE_STOPPING);
+    CHECK_FALSE(has(machine.on(Lost{false, "x"}, 0), SourceDo::undo_stop));
+    CHECK(has(machine.on(Stopped{}, 0), SourceDo::undo_stop));
+    CHECK(machine.state() == SMIG_SOURCE_ROLLED_BACK);
+}
+
 TEST_CASE("RELEASED retires the source once, and only in GIVEN") {
     SourceMachine machine = in_state(SMIG_SOURCE_GIVEN);
     CHECK(machine.on(source_event::Released{1, kEpoch, WireId{9}}, 0).empty());
