@@ -20,24 +20,21 @@ MODULE_CAPTURED = 3  # enum smig_state
 
 @dataclass(frozen=True)
 class Phase:
-    """A phase before go; its name says on which side it is held."""
+    """A phase before go; `paused`: held by a target VM that stands still, else by --hold."""
 
     name: str
-    frozen: bool
+    frozen: bool = False
+    paused: bool = False
 
     @property
-    def move_options(self) -> list[str]:
-        return [] if self.name.startswith("target") else ["--hold", f"{self.name}:{HOLD_MS}"]
-
-    @property
-    def target_arguments(self) -> tuple[str, ...]:
-        return (f"selfmigrate.hold={self.name}:{HOLD_MS}",) if self.name.startswith("target") else ()
+    def options(self) -> list[str]:
+        return [] if self.paused else ["--hold", f"{self.name}:{HOLD_MS}"]
 
 
 PHASES = (
-    Phase("target-checking", frozen=False),
-    Phase("source-landing", frozen=False),
-    Phase("source-stopping", frozen=False),
+    Phase("source-checking", paused=True),
+    Phase("source-landing"),
+    Phase("source-stopping"),
     Phase("source-sending", frozen=True),
     Phase("source-awaiting-ready", frozen=True),
     Phase("clone-fenced", frozen=True),
@@ -80,6 +77,8 @@ class TargetAgent(Blow):
 
     def strike(self, phase: Phase) -> None:
         self.console_end = len(self.target.console())
+        if phase.paused:
+            self.target.qmp.call("cont")
         self.target.sysrq("i")
 
 
@@ -95,7 +94,9 @@ class SourceAgent(Blow):
         if phase.frozen:
             return  # it is armed
         self.scene.here.commands.attempt(
-            "for p in /proc/[0-9]*; do [ $(readlink $p/exe) = /usr/bin/selfmigrate ] && kill -9 ${p##*/}; done",
+            "while :; do found=; for p in /proc/[0-9]*; do "
+            '[ "$(readlink $p/exe)" = /usr/bin/selfmigrate ] && kill -9 ${p##*/} && found=1; done; '
+            "[ $found ] || break; done",
             timeout_s=HOLD_MS / 1000 + RECOVERY_S,
         )
 
@@ -132,16 +133,20 @@ def in_each_phase(logs: Path, blow: str) -> None:
     with Scene(Plan(memory_mib=256), logs) as scene:
         for phase in PHASES:
             what = f"{blow} in {phase.name}"
-            number, target = scene.target(append=phase.target_arguments)
+            number, target = scene.target()
             strike = BLOWS[blow](scene, target, number)
             strike.arm(phase)
+            if phase.paused:
+                target.qmp.call("stop")
             stay = ("--stay", scene.setup.stay(scene.number))
-            session = scene.setup.move(number, *stay, "--alive-timeout", "5", *phase.move_options)
+            session = scene.setup.move(number, *stay, "--alive-timeout", "5", *phase.options)
             if phase.frozen:
                 expect(scene.wait_stopped(20), f"{what}: the guest never stopped:\n{session.text}")
             else:
                 time.sleep(STRIKE_S)
             strike.strike(phase)
+            if phase.paused and target.alive:
+                target.qmp.call("cont")
             try:
                 status = session.wait(RECOVERY_S)
             except LabError as error:
