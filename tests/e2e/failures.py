@@ -47,7 +47,7 @@ class Blow:
 
     def __init__(self, scene: Scene, target: Machine, number: int):
         self.scene, self.target, self.number = scene, target, number
-        self.console_end = 0
+        self.console_end = 0  # what the target said before this does not count
 
     def arm(self, phase: Phase) -> None:
         """Before the move."""
@@ -86,7 +86,6 @@ class SourceAgent(Blow):
     """All processes of the move die; while the guest is frozen, its owner does, by a process that is spared."""
 
     def arm(self, phase: Phase) -> None:
-        self.console_end = len(self.target.console())
         if phase.frozen:
             self.scene.run(f"assassin {MODULE_CAPTURED} 1000 >/run/assassin.log 2>&1 &")
 
@@ -109,7 +108,6 @@ class Link(Blow):
         return self.scene.setup.tap(self.target.name, self.scene.setup.network.migration_nic)
 
     def strike(self, phase: Phase) -> None:
-        self.console_end = len(self.target.console())
         self.scene.setup.network.cut(self._tap)
 
     def mend(self) -> tuple[int, Machine]:

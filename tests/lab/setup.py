@@ -6,6 +6,7 @@
         setup.boot_target()
 """
 
+import re
 import shutil
 import tempfile
 import time
@@ -15,14 +16,14 @@ from pathlib import Path
 from typing import Any, Callable
 
 from . import accel, build, image, kernels
-from .errors import LabError
+from .errors import LabError, Timeout
 from .machine import Boot, Disk, Machine, Nic, Shape
 from .network import CLIENT, FOLLOW, PREFIX, Network
 from .shell import Session, fetch
 
 BOOT_TIMEOUT_S = 60
 LANDING_IMAGE = "/tmp/landing.img"
-LISTENING = r"listening (on|again)"
+TARGET_SAYS = re.compile(r"selfmigrate receive: (listening|a source calls|state)")
 
 
 @dataclass(frozen=True)
@@ -206,8 +207,17 @@ class Setup:
         return machine
 
     def wait_listening(self, machine: Machine, after: int = 0) -> None:
-        """Until the target waits for a guest, as its console says."""
-        machine.wait_console(LISTENING, BOOT_TIMEOUT_S, after)
+        """Until the target waits for a guest: what it said last, after character `after`, is that it listens."""
+        deadline = time.monotonic() + BOOT_TIMEOUT_S
+        while True:
+            said = TARGET_SAYS.findall(machine.console(), after)
+            if said and said[-1] == "listening":
+                return
+            if not machine.alive:
+                raise LabError(f"the VM {machine.name} has ended")
+            if time.monotonic() > deadline:
+                raise Timeout(f"{machine.name} does not listen for a guest after {BOOT_TIMEOUT_S} s")
+            time.sleep(0.02)
 
     def move(self, number: int, *options: str, told: Callable[[str], None] | None = None) -> Session:
         """Starts `selfmigrate to` in the guest, over SSH as a person would."""
