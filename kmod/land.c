@@ -18,8 +18,8 @@
 
 #include "smig.h"
 
-/* What the landing environment needs to go on: 12 MiB and 1/64 of memory. */
-#define RESERVE_PAGES(ram) (3072 + (ram) / 64)
+/* What the landing environment needs to go on, above its watermarks: 12 MiB and 1/64 of memory. */
+#define WORKING_PAGES(ram) (3072 + (ram) / 64)
 
 static LIST_HEAD(blocks);		/* first pages of held blocks; page->private is the order */
 static unsigned long *held_bitmap;
@@ -65,12 +65,29 @@ void smig_land_give_back(void)
 	nr_held = 0;
 }
 
+/* Below these, allocations fail or kill: free frames that nobody can have. */
+static u64 watermark_pages(void)
+{
+	u64 pages = 0;
+	int node, i;
+
+	for_each_online_node(node) {
+		struct zone *zone = NODE_DATA(node)->node_zones;
+
+		for (i = 0; i < MAX_NR_ZONES; i++, zone++)
+			if (managed_zone(zone))
+				pages += high_wmark_pages(zone);
+	}
+	return pages;
+}
+
 /* Process context, under smig.lock. */
 int smig_land_hold(struct smig_land *arg)
 {
-	u64 reserve = arg->reserve_pages ?: RESERVE_PAGES(smig_ram.pages);
+	u64 reserve = arg->reserve_pages ?: WORKING_PAGES(smig_ram.pages);
 	int order;
 
+	reserve += watermark_pages();
 	smig_land_give_back();
 	held_bitmap = vzalloc(smig_ram_bitmap_bytes());
 	dirty_bitmap = vzalloc(smig_ram_bitmap_bytes());

@@ -82,6 +82,7 @@ void set_up(bool as_init, BootOptions& options) {
     mount_kernel_filesystems(say);
     if (as_init) open_console();
     show_kernel_warnings();
+    keep_no_huge_pages();
     options = parse_boot_options(sysfs::read_text("/proc/cmdline"));
     for (const std::string& wrong : options.wrong) say("kernel command line: " + wrong);
     load_image_modules(say);

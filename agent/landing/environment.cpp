@@ -138,6 +138,12 @@ void show_kernel_warnings() {
     if (level && *level < kWarningsShown) ::klogctl(kSetConsoleLevel, nullptr, kWarningsShown);
 }
 
+void keep_no_huge_pages() {
+    const Fd file(::open("/sys/kernel/mm/transparent_hugepage/enabled", O_WRONLY | O_CLOEXEC));
+    // A kernel without huge pages has no such file, and nothing to gain.
+    if (file && ::write(file.get(), "never", 5) != 5) return;
+}
+
 void load_image_modules(const Say& say) {
     const std::string text = sysfs::read_bytes("/" + std::string(kModuleListFile));
     if (text.empty()) return;

@@ -20,6 +20,9 @@ void mount_kernel_filesystems(const Say& say);
 // Messages of warnings and worse reach the console, so that a panic can be read there.
 void show_kernel_warnings();
 
+// Huge pages would make the kernel keep tens of MiB free for them, which the guest that lands here needs.
+void keep_no_huge_pages();
+
 // Loads the modules of the image in /modules that this machine has devices for, then selfmigrate.ko, and
 // frees the memory of their files.  Without /modules (not a landing image) it does nothing.
 void load_image_modules(const Say& say);

@@ -285,7 +285,7 @@ struct smig_release {
 struct smig_land {
 	__u32 size;
 	__u32 flags;
-	__u64 reserve_pages;		/* in: keep free for the landing environment; 0 = default */
+	__u64 reserve_pages;		/* in: keep free above the watermarks; 0 = default */
 	__u64 held_pages;		/* out */
 	__u64 footprint_pages;		/* out: ram_pages - held_pages */
 };
