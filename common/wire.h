@@ -241,6 +241,7 @@ struct smig_wire_go {
 	uint64_t data_pages;
 	uint64_t zero_pages;
 	uint64_t payload_bytes;		/* of all image frames, headers included */
+	uint64_t read_ns;		/* of the sending: time that READ took */
 	uint64_t captured_ns;		/* CAPTURE returned */
 	uint64_t image_end_ns;		/* IMAGE_END handed to the kernel */
 	uint64_t ready_ns;		/* READY arrived */

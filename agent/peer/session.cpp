@@ -174,7 +174,7 @@ private:
         switch (action) {
             case TargetDo::check: return check(*frame);
             case TargetDo::land: return land();
-            case TargetDo::load: return answer(loader_->load(*frame));
+            case TargetDo::load: return load(*frame);
             case TargetDo::finish_image: {
                 auto counts = loader_->finish(*frame);
                 if (!counts) return target_event::Broken{SMIG_REASON_INTEGRITY, counts.error().text};
@@ -220,6 +220,15 @@ private:
         return target_event::LandDone{};
     }
 
+    std::optional<TargetEvent> load(const Frame& frame) {
+        const std::uint64_t begun_ns = mono_ns();
+        if (loaded_first_ns_ == 0) loaded_first_ns_ = begun_ns;
+        const auto loaded = loader_->load(frame);
+        loaded_last_ns_ = mono_ns();
+        load_ns_ += loaded_last_ns_ - begun_ns;
+        return answer(loaded);
+    }
+
     // Comes back only when the jump has failed.
     TargetEvent jump() {
         boost::system::error_code error;
@@ -232,7 +241,9 @@ private:
         auto blob = options_.handover(*local_ip, *source_ip, static_cast<std::uint16_t>(land_.control_port), epoch_, boot_nonce_);
         if (!blob) return target_event::Broken{SMIG_REASON_DEVICE, blob.error().text};
         std::string handover = std::move(blob).value();
-        options_.log("jumping with " + std::to_string(loader_->received_pages()) + " pages");
+        options_.log("jumping with " + std::to_string(loader_->received_pages()) + " pages, which took " +
+                     std::to_string((loaded_last_ns_ - loaded_first_ns_) / 1'000'000) + " ms, " +
+                     std::to_string(load_ns_ / 1'000'000) + " of them to place");
         smig_jump jump{};
         jump.handover = std::bit_cast<std::uint64_t>(handover.data());
         jump.handover_len = static_cast<std::uint32_t>(handover.size());
@@ -255,6 +266,9 @@ private:
     smig_wire_land land_{};
     smig_wire_landed landed_{};
     smig_wire_ready counts_{};
+    std::uint64_t loaded_first_ns_ = 0;
+    std::uint64_t loaded_last_ns_ = 0;
+    std::uint64_t load_ns_ = 0;
 };
 
 }  // namespace

@@ -46,6 +46,7 @@ Json phases(const MoveOutcome& outcome) {
     out["source"] = steps(outcome.sent.source_us);
     out["source"]["total"] = between_ms(outcome.stop_begun_ns, sent.captured_ns);
     out["send"] = {{"capture_to_end", between_ms(sent.captured_ns, sent.image_end_ns)},
+                   {"read", rounded_ms(static_cast<double>(sent.read_ns) / 1e6)},
                    {"end_to_ready", between_ms(sent.image_end_ns, sent.ready_ns)}};
     out["landing"] = steps(outcome.landing_us);
     out["clone"] = steps(outcome.clone_us);

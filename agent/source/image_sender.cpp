@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "agent/base/check.hpp"
+#include "agent/base/clock.hpp"
 #include "agent/page/pfn.hpp"
 #include "agent/wire/codec.hpp"
 #include "agent/wire/frame.hpp"
@@ -71,6 +72,7 @@ Result<void> ImageSender::send(const smig_image_header& header, const ImageBitma
     SMIG_CHECK(bitmap.top().value == header.top_pfn);
     end_ = {};
     payload_bytes_ = 0;
+    read_ns_ = 0;
     zeros_.clear();
     const Bytes image = encode(to_wire(header));
     if (auto sent = put(SMIG_WIRE_IMAGE, {image}); !sent) return sent;
@@ -94,7 +96,9 @@ Result<void> ImageSender::send_batch(std::uint32_t count) {
     read.status = std::bit_cast<std::uint64_t>(buffers_->status.data());
     read.data = std::bit_cast<std::uint64_t>(buffers_->data.data());
     read.nr = count;
+    const std::uint64_t begun_ns = mono_ns();
     if (auto done = device_.read(read); !done) return done;
+    read_ns_ += mono_ns() - begun_ns;
 
     std::uint32_t with_data = 0;
     for (std::uint32_t i = 0; i < count; ++i) {

@@ -38,6 +38,8 @@ public:
     [[nodiscard]] smig_wire_image_end end() const { return end_; }
     // Of all image frames, headers included.
     [[nodiscard]] std::uint64_t payload_bytes() const { return payload_bytes_; }
+    // What READ took of the time.
+    [[nodiscard]] std::uint64_t read_ns() const { return read_ns_; }
 
 private:
     struct Buffers;
@@ -53,6 +55,7 @@ private:
     std::vector<smig_wire_range> zeros_;
     smig_wire_image_end end_{};
     std::uint64_t payload_bytes_ = 0;
+    std::uint64_t read_ns_ = 0;
 };
 
 }  // namespace smig

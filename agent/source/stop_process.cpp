@@ -223,6 +223,7 @@ private:
         go_.data_pages = end.data_pages;
         go_.zero_pages = end.zero_pages;
         go_.payload_bytes = sender_->payload_bytes();
+        go_.read_ns = sender_->read_ns();
         return source_event::ImageSent{end};
     }
 

@@ -225,6 +225,7 @@ Bytes encode(const smig_wire_go& message) {
         .number(message.data_pages)
         .number(message.zero_pages)
         .number(message.payload_bytes)
+        .number(message.read_ns)
         .number(message.captured_ns)
         .number(message.image_end_ns)
         .number(message.ready_ns)
@@ -247,6 +248,7 @@ Result<smig_wire_go> decode_go(ByteView payload) {
     message.data_pages = reader.number<std::uint64_t>();
     message.zero_pages = reader.number<std::uint64_t>();
     message.payload_bytes = reader.number<std::uint64_t>();
+    message.read_ns = reader.number<std::uint64_t>();
     message.captured_ns = reader.number<std::uint64_t>();
     message.image_end_ns = reader.number<std::uint64_t>();
     message.ready_ns = reader.number<std::uint64_t>();
