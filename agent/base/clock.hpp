@@ -14,7 +14,9 @@ namespace smig {
     return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000u + static_cast<std::uint64_t>(now.tv_nsec);
 }
 
-[[nodiscard]] inline std::int64_t mono_ms() { return static_cast<std::int64_t>(mono_ns() / 1'000'000u); }
+[[nodiscard]] inline std::int64_t mono_ms() {
+    return static_cast<std::int64_t>(mono_ns() / 1'000'000u);
+}
 
 // "No deadline", and far enough from overflow to be added to.
 inline constexpr std::int64_t kNever = INT64_MAX / 4;

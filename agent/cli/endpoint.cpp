@@ -13,14 +13,17 @@ Result<HostPort> parse_host_port(std::string_view text, std::uint16_t default_po
     std::string_view port;
     if (text.starts_with('[')) {
         const std::size_t end = text.find(']');
-        if (end == std::string_view::npos) return Error{Remedy::refused, std::string(text) + ": a ']' is missing"};
+        if (end == std::string_view::npos)
+            return Error{Remedy::refused, std::string(text) + ": a ']' is missing"};
         out.host = text.substr(1, end - 1);
         port = text.substr(end + 1);
         if (!port.empty() && !port.starts_with(':'))
             return Error{Remedy::refused, std::string(text) + ": give [ADDRESS]:PORT"};
         if (!port.empty()) port.remove_prefix(1);
-        if (port.empty() && text.ends_with(':')) return Error{Remedy::refused, std::string(text) + ": the port is missing"};
-    } else if (const std::size_t colon = text.find(':'); colon != std::string_view::npos && text.rfind(':') == colon) {
+        if (port.empty() && text.ends_with(':'))
+            return Error{Remedy::refused, std::string(text) + ": the port is missing"};
+    } else if (const std::size_t colon = text.find(':');
+               colon != std::string_view::npos && text.rfind(':') == colon) {
         out.host = text.substr(0, colon);
         port = text.substr(colon + 1);
         if (port.empty()) return Error{Remedy::refused, std::string(text) + ": the port is missing"};

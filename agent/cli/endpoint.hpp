@@ -19,7 +19,8 @@ struct HostPort {
 // "host", "host:7077", "1.2.3.4", "[fe80::1]:7077", "::1" (no port without brackets).  Error (refused).
 Result<HostPort> parse_host_port(std::string_view text, std::uint16_t default_port);
 
-// Numeric addresses and names; a name is looked up, which may take as long as the resolver likes.  Error (refused).
+// Numeric addresses and names; a name is looked up, which may take as long as the resolver likes.  Error
+// (refused).
 Result<IpAddress> resolve_host(const std::string& host);
 
 }  // namespace smig

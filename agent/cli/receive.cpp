@@ -41,7 +41,8 @@ Result<ReceiverOptions> options_from(const std::string& listen, const std::vecto
     auto where = parse_host_port(listen, SMIG_WIRE_DEFAULT_PORT);
     if (!where) return where.error();
     const auto address = parse_ip(where.value().host);
-    if (!address) return Error{Remedy::refused, "--listen " + listen + ": give a numeric address of this machine"};
+    if (!address)
+        return Error{Remedy::refused, "--listen " + listen + ": give a numeric address of this machine"};
     options.listen.length = to_sockaddr(*address, where.value().port, options.listen.storage);
     std::vector<Hold> parsed;
     for (const std::string& text : holds) {
@@ -60,13 +61,18 @@ Result<ReceiverOptions> options_from(const std::string& listen, const std::vecto
 }  // namespace
 
 int receive_command(int argc, const char* const* argv) {
-    CLI::App app("Waits for a source and becomes its guest. Meant for the landing environment.", "selfmigrate receive");
+    CLI::App app("Waits for a source and becomes its guest. Meant for the landing environment.",
+                 "selfmigrate receive");
     std::string listen;
     std::vector<std::string> holds;
     std::uint64_t reserve_mib = 0;
     bool insecure = false;
-    app.add_option("--listen", listen, "address (and port) to listen on, and no other")->required()->type_name("ADDR[:PORT]");
-    app.add_option("--reserve", reserve_mib, "memory to keep for the landing environment; 0: the module's default")->type_name("MIB");
+    app.add_option("--listen", listen, "address (and port) to listen on, and no other")
+        ->required()
+        ->type_name("ADDR[:PORT]");
+    app.add_option("--reserve", reserve_mib,
+                   "memory to keep for the landing environment; 0: the module's default")
+        ->type_name("MIB");
     app.add_flag("--insecure", insecure, "agree that nothing is authenticated or encrypted");
     app.add_option("--hold", holds, "test aid: wait in a phase")->type_name("PHASE:MS");
     try {
@@ -75,7 +81,8 @@ int receive_command(int argc, const char* const* argv) {
         return app.exit(error) == 0 ? 0 : 2;
     }
     if (!insecure) {
-        log_line("refused: nothing is authenticated or encrypted yet; say --insecure if the network is trusted");
+        log_line(
+            "refused: nothing is authenticated or encrypted yet; say --insecure if the network is trusted");
         return 1;
     }
     auto options = options_from(listen, holds);

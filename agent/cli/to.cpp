@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Parses, forks the detached agent, and shows what it says.  This process is frozen and moved like any other; what it
-// prints at last it prints on the target.
+// Parses, forks the detached agent, and shows what it says.  This process is frozen and moved like any other;
+// what it prints at last it prints on the target.
 #include "agent/cli/to.hpp"
 
 #include <fcntl.h>
@@ -33,7 +33,9 @@ namespace {
 
 volatile sig_atomic_t interrupted = 0;
 
-void on_interrupt(int) { interrupted = 1; }
+void on_interrupt(int) {
+    interrupted = 1;
+}
 
 struct Arguments {
     std::string target;
@@ -45,7 +47,9 @@ struct Arguments {
     AgentOptions options;
 };
 
-void complain(const std::string& text) { std::fprintf(stderr, "selfmigrate to: %s\n", text.c_str()); }
+void complain(const std::string& text) {
+    std::fprintf(stderr, "selfmigrate to: %s\n", text.c_str());
+}
 
 Result<SourceDescription> describe_source(const smig_info& info) {
     auto described = describe_machine(info);
@@ -67,7 +71,9 @@ Result<void> complete(Arguments& arguments) {
     auto address = resolve_host(where.value().host);
     if (!address) return address.error();
     arguments.options.target = arguments.target;
-    arguments.options.plan = [network = arguments.network, peer = address.value()] { return plan_network(network, peer); };
+    arguments.options.plan = [network = arguments.network, peer = address.value()] {
+        return plan_network(network, peer);
+    };
     arguments.options.describe = describe_source;
     arguments.options.port = where.value().port;
     arguments.options.limits.alive = static_cast<std::int64_t>(arguments.alive_timeout_s * 1000);
@@ -89,8 +95,8 @@ Result<void> complete(Arguments& arguments) {
     ::syscall(SYS_close_range, 3u, static_cast<unsigned>(kept) - 1, 0);
     ::syscall(SYS_close_range, static_cast<unsigned>(kept) + 1, ~0u, 0);
     // The kernel must not choose these processes when memory is short.  Without the right to say so it may.
-    if (const Fd score(::open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC)); score)
-        [[maybe_unused]] const ssize_t written = ::write(score.get(), "-1000", 5);
+    if (const Fd score(::open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC)); score) [[maybe_unused]]
+        const ssize_t written = ::write(score.get(), "-1000", 5);
     MachinePower power;
     options.power = &power;
     ::_exit(run_agent(options, Fd(kept)));
@@ -120,7 +126,8 @@ public:
                 const auto message = nlohmann::json::parse(pending_.substr(0, end), nullptr, false);
                 pending_.erase(0, end + 1);
                 if (message.is_object() && message.contains("verdict")) return finish(message);
-                if (message.is_object() && message.contains("progress")) show(message["progress"].get<std::string>());
+                if (message.is_object() && message.contains("progress"))
+                    show(message["progress"].get<std::string>());
             }
         }
         complain("the agent is gone; what it had begun is undone, unless the guest had been given away");
@@ -186,17 +193,29 @@ int to_command(int argc, const char* const* argv) {
     Arguments arguments;
     arguments.options.started_ns = mono_ns();
     CLI::App app("Moves this guest to the machine that waits at HOST.", "selfmigrate to");
-    app.add_option("target", arguments.target, "where `selfmigrate receive` listens")->required()->type_name("HOST[:PORT]");
+    app.add_option("target", arguments.target, "where `selfmigrate receive` listens")
+        ->required()
+        ->type_name("HOST[:PORT]");
     app.add_option("--mode", arguments.mode, "stop-copy: the guest is stopped while its memory travels")
         ->check(CLI::IsMember({"stop-copy"}));
-    app.add_option("--stay", arguments.network.stay, "address of this machine that does not move, used for the move")->type_name("ADDR");
-    app.add_option("--follow", arguments.network.follow, "address that goes with the guest; may repeat")->type_name("ADDR");
-    app.add_option("--service-if", arguments.network.service_interfaces, "interface whose addresses follow; may repeat")->type_name("IF");
-    app.add_option("--json", arguments.json, "write the report as JSON; - is standard output")->type_name("FILE");
-    app.add_option("--alive-timeout", arguments.alive_timeout_s, "how long to wait for the clone before the move is undone")
-        ->type_name("S")->check(CLI::Range(1.0, 3600.0));
-    app.add_flag("--keep-source", arguments.options.keep_source, "do not power off afterwards: stay frozen and fenced");
-    app.add_flag("--insecure", arguments.options.insecure, "agree that nothing is authenticated or encrypted");
+    app.add_option("--stay", arguments.network.stay,
+                   "address of this machine that does not move, used for the move")
+        ->type_name("ADDR");
+    app.add_option("--follow", arguments.network.follow, "address that goes with the guest; may repeat")
+        ->type_name("ADDR");
+    app.add_option("--service-if", arguments.network.service_interfaces,
+                   "interface whose addresses follow; may repeat")
+        ->type_name("IF");
+    app.add_option("--json", arguments.json, "write the report as JSON; - is standard output")
+        ->type_name("FILE");
+    app.add_option("--alive-timeout", arguments.alive_timeout_s,
+                   "how long to wait for the clone before the move is undone")
+        ->type_name("S")
+        ->check(CLI::Range(1.0, 3600.0));
+    app.add_flag("--keep-source", arguments.options.keep_source,
+                 "do not power off afterwards: stay frozen and fenced");
+    app.add_flag("--insecure", arguments.options.insecure,
+                 "agree that nothing is authenticated or encrypted");
     app.add_option("--hold", arguments.holds, "test aid: wait in a phase")->type_name("PHASE:MS");
     try {
         app.parse(argc, argv);
@@ -204,7 +223,8 @@ int to_command(int argc, const char* const* argv) {
         return app.exit(error) == 0 ? 0 : 2;
     }
     if (!arguments.options.insecure) {
-        complain("refused: nothing is authenticated or encrypted yet; say --insecure if the network is trusted");
+        complain(
+            "refused: nothing is authenticated or encrypted yet; say --insecure if the network is trusted");
         return 1;
     }
     if (auto completed = complete(arguments); !completed) {

@@ -4,8 +4,8 @@
 
 namespace smig {
 
-// `argv[0]` is the subcommand's name.  The process's exit code: 0 moved, 1 refused or failed (the guest is here,
-// unharmed), 2 usage.
+// `argv[0]` is the subcommand's name.  The process's exit code: 0 moved, 1 refused or failed (the guest is
+// here, unharmed), 2 usage.
 int to_command(int argc, const char* const* argv);
 
 }  // namespace smig

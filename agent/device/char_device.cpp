@@ -19,33 +19,46 @@ Remedy remedy_of(int code) {
     switch (code) {
         case EAGAIN:
         case ENOSPC:
-        case EINTR: return Remedy::retry;
+        case EINTR:
+            return Remedy::retry;
         case EBUSY:
         case EPERM:
         case ENOMEM:
-        case EOPNOTSUPP: return Remedy::refused;
-        default: return Remedy::fatal;
+        case EOPNOTSUPP:
+            return Remedy::refused;
+        default:
+            return Remedy::fatal;
     }
 }
 
 // What errno means here, in the words of the header; nullptr where strerror() says it.
 const char* meaning_of(int code) {
     switch (code) {
-        case EBUSY: return "another process is moving this guest";
-        case EBADFD: return "not in this state of the move";
-        case EOPNOTSUPP: return "this kernel or machine cannot do it (the kernel log names what)";
-        case ENOMEM: return "not enough free memory";
-        case ENOSPC: return "the shadow or the spare frames do not suffice";
-        case EAGAIN: return "something moved under the capture";
-        case ENODATA: return "the image is incomplete";
-        case EILSEQ: return "the image header does not fit this machine";
-        default: return nullptr;
+        case EBUSY:
+            return "another process is moving this guest";
+        case EBADFD:
+            return "not in this state of the move";
+        case EOPNOTSUPP:
+            return "this kernel or machine cannot do it (the kernel log names what)";
+        case ENOMEM:
+            return "not enough free memory";
+        case ENOSPC:
+            return "the shadow or the spare frames do not suffice";
+        case EAGAIN:
+            return "something moved under the capture";
+        case ENODATA:
+            return "the image is incomplete";
+        case EILSEQ:
+            return "the image header does not fit this machine";
+        default:
+            return nullptr;
     }
 }
 
 Error failure(const char* name, int code, std::uint32_t failed_step = 0) {
     const char* meaning = meaning_of(code);
-    std::string text = std::string("module: ") + name + ": " + (meaning != nullptr ? meaning : std::strerror(code));
+    std::string text =
+        std::string("module: ") + name + ": " + (meaning != nullptr ? meaning : std::strerror(code));
     if (failed_step != 0) text += std::string(" (in step ") + failed_step_name(failed_step) + ")";
     return {remedy_of(code), text};
 }
@@ -68,7 +81,8 @@ public:
         auto result = call(SMIG_IOC_PREPARE, "PREPARE", prepare);
         if (!result && prepare.needed_pages > prepare.available_pages) {
             const auto mib = [](std::uint64_t pages) { return std::to_string((pages + 255) / 256) + " MiB"; };
-            return Error{Remedy::refused, result.error().text + ": the stop needs " + mib(prepare.needed_pages) + ", " +
+            return Error{Remedy::refused, result.error().text + ": the stop needs " +
+                                              mib(prepare.needed_pages) + ", " +
                                               mib(prepare.available_pages) + " can be had; free some memory"};
         }
         return result;
@@ -119,7 +133,8 @@ Result<std::unique_ptr<Device>> open_char_device() {
     if (!fd) {
         const int code = errno;
         std::string text = std::string(kPath) + ": " + std::strerror(code);
-        if (code == ENOENT || code == ENODEV || code == ENXIO) text += ": load the module first (insmod selfmigrate.ko)";
+        if (code == ENOENT || code == ENODEV || code == ENXIO)
+            text += ": load the module first (insmod selfmigrate.ko)";
         if (code == EACCES || code == EPERM) text += ": run this as root";
         return Error{Remedy::refused, text};
     }
@@ -127,8 +142,9 @@ Result<std::unique_ptr<Device>> open_char_device() {
     smig_info info{};
     if (auto told = device->info(info); !told) return told.error();
     if (info.abi_version != SMIG_ABI_VERSION)
-        return Error{Remedy::refused, "the loaded module speaks ABI " + std::to_string(info.abi_version) + ", this agent " +
-                                          std::to_string(SMIG_ABI_VERSION) + ": load the module of the same build"};
+        return Error{Remedy::refused, "the loaded module speaks ABI " + std::to_string(info.abi_version) +
+                                          ", this agent " + std::to_string(SMIG_ABI_VERSION) +
+                                          ": load the module of the same build"};
     return device;
 }
 

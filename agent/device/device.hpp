@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The module, as the rest of the agent sees it: one function an ioctl of common/uapi/selfmigrate.h.
 //
-// One Device is one open file.  Destroying it before commit undoes what was begun through it.  Callers fill the in
-// fields; `size` and `flags` (where no flag is a parameter) are the implementation's.  Errors name the ioctl and, where
-// the module tells, the step that failed.  Remedy: retry (undone, may be tried again), refused (a person must act),
-// fatal (anything else).  Thread: any one at a time.
+// One Device is one open file.  Destroying it before commit undoes what was begun through it.  Callers fill
+// the in fields; `size` and `flags` (where no flag is a parameter) are the implementation's.  Errors name the
+// ioctl and, where the module tells, the step that failed.  Remedy: retry (undone, may be tried again),
+// refused (a person must act), fatal (anything else).  Thread: any one at a time.
 #pragma once
 
 #include <functional>

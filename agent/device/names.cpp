@@ -8,10 +8,10 @@ namespace smig {
 namespace {
 
 constexpr const char* kSteps[] = {
-    "notify",        "freeze_tasks", "freeze_kthreads", "suspend_devices", "suspend_noirq",
-    "cpus_off",      "syscore_suspend", "copy",         "jump",            "restore_cpu",
-    "syscore_resume", "cpus_on",     "resume_noirq",    "resume_devices",  "thaw_kthreads",
-    "thaw_tasks",
+    "notify",        "freeze_tasks",   "freeze_kthreads", "suspend_devices",
+    "suspend_noirq", "cpus_off",       "syscore_suspend", "copy",
+    "jump",          "restore_cpu",    "syscore_resume",  "cpus_on",
+    "resume_noirq",  "resume_devices", "thaw_kthreads",   "thaw_tasks",
 };
 static_assert(std::size(kSteps) == SMIG_STEP_NR);
 
@@ -20,7 +20,9 @@ static_assert(std::size(kStates) == SMIG_STATE_CLONE + 1);
 
 }  // namespace
 
-const char* step_name(std::uint32_t step) { return step < SMIG_STEP_NR ? kSteps[step] : nullptr; }
+const char* step_name(std::uint32_t step) {
+    return step < SMIG_STEP_NR ? kSteps[step] : nullptr;
+}
 
 const char* failed_step_name(std::uint32_t failed_step) {
     if (failed_step == 0) return "none";
@@ -28,6 +30,8 @@ const char* failed_step_name(std::uint32_t failed_step) {
     return name != nullptr ? name : "?";
 }
 
-const char* device_state_name(std::uint32_t state) { return state < std::size(kStates) ? kStates[state] : "?"; }
+const char* device_state_name(std::uint32_t state) {
+    return state < std::size(kStates) ? kStates[state] : "?";
+}
 
 }  // namespace smig

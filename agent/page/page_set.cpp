@@ -7,9 +7,13 @@
 
 namespace smig {
 
-void PageSet::Free::operator()(roaring_bitmap_s* bitmap) const { roaring_bitmap_free(bitmap); }
+void PageSet::Free::operator()(roaring_bitmap_s* bitmap) const {
+    roaring_bitmap_free(bitmap);
+}
 
-PageSet::PageSet() : bitmap_(roaring_bitmap_create()) { SMIG_CHECK(bitmap_ != nullptr); }
+PageSet::PageSet() : bitmap_(roaring_bitmap_create()) {
+    SMIG_CHECK(bitmap_ != nullptr);
+}
 PageSet::PageSet(PageSet&&) noexcept = default;
 PageSet& PageSet::operator=(PageSet&&) noexcept = default;
 PageSet::~PageSet() = default;
@@ -20,11 +24,16 @@ void PageSet::add(PfnRange range) {
 }
 
 bool PageSet::contains(Pfn pfn) const {
-    return pfn.value < 1ull << 32 && roaring_bitmap_contains(bitmap_.get(), static_cast<std::uint32_t>(pfn.value));
+    return pfn.value < 1ull << 32 &&
+           roaring_bitmap_contains(bitmap_.get(), static_cast<std::uint32_t>(pfn.value));
 }
 
-PageCount PageSet::count() const { return {roaring_bitmap_get_cardinality(bitmap_.get())}; }
+PageCount PageSet::count() const {
+    return {roaring_bitmap_get_cardinality(bitmap_.get())};
+}
 
-void PageSet::clear() { roaring_bitmap_clear(bitmap_.get()); }
+void PageSet::clear() {
+    roaring_bitmap_clear(bitmap_.get());
+}
 
 }  // namespace smig

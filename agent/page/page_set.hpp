@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A set of page frames that stays small where they lie in runs.  The only file that knows CRoaring is page_set.cpp.
+// A set of page frames that stays small where they lie in runs.  The only file that knows CRoaring is
+// page_set.cpp.
 #pragma once
 
 #include <memory>

@@ -80,17 +80,26 @@ private:
 
     std::optional<CloneEvent> perform(CloneDo action) {
         switch (action) {
-            case CloneDo::connect: return connect();
-            case CloneDo::send_alive: return send_alive();
-            case CloneDo::disconnect: channel_.reset(); return {};
-            case CloneDo::release: return release();
+            case CloneDo::connect:
+                return connect();
+            case CloneDo::send_alive:
+                return send_alive();
+            case CloneDo::disconnect:
+                channel_.reset();
+                return {};
+            case CloneDo::release:
+                return release();
             case CloneDo::announce:
                 (void)context_.announce(kAnnounceGapMs);
                 context_.report();
                 return {};
-            case CloneDo::send_released: return send_released();
-            case CloneDo::reset_machine: context_.power.reset(); return {};
-            case CloneDo::finish: return {};
+            case CloneDo::send_released:
+                return send_released();
+            case CloneDo::reset_machine:
+                context_.power.reset();
+                return {};
+            case CloneDo::finish:
+                return {};
         }
         return {};
     }
@@ -99,8 +108,8 @@ private:
         SocketAddress local;
         SocketAddress remote;
         local.length = to_sockaddr(context_.handover.stay, 0, local.storage, context_.stay_index);
-        remote.length = to_sockaddr(context_.handover.source_stay, context_.handover.control_port, remote.storage,
-                                    context_.stay_index);
+        remote.length = to_sockaddr(context_.handover.source_stay, context_.handover.control_port,
+                                    remote.storage, context_.stay_index);
         const std::int64_t timeout = ++attempts_ <= kQuickAttempts ? kFirstConnectMs : kConnectMs;
         auto fd = connect_from(local, remote, timeout, context_.pulse);
         if (!fd) return clone_event::ConnectFailed{};
@@ -144,7 +153,8 @@ private:
             context_.outcome.announced_ns = mono_ns();
         }
         release = {};
-        if (auto released = context_.device.release(release, 0); !released) return release_failed(released.error());
+        if (auto released = context_.device.release(release, 0); !released)
+            return release_failed(released.error());
         context_.outcome.released_ns = mono_ns();
         for (std::size_t i = 0; i < SMIG_STEP_SLOTS; ++i)
             if (release.clone_us[i] != 0) context_.outcome.clone_us[i] = release.clone_us[i];
@@ -201,6 +211,8 @@ private:
 
 }  // namespace
 
-bool run_clone(CloneContext& context) { return Clone(context).run(); }
+bool run_clone(CloneContext& context) {
+    return Clone(context).run();
+}
 
 }  // namespace smig

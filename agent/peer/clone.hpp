@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The clone's part, carried out: takes on this VM's identity, asks the source for GO, releases the guest.
 //
-// Runs in the stop process (or in the supervisor that took over from it) after the second return of CAPTURE, while every
-// other task is frozen.  One thread, no log, no file.
+// Runs in the stop process (or in the supervisor that took over from it) after the second return of CAPTURE,
+// while every other task is frozen.  One thread, no log, no file.
 #pragma once
 
 #include <functional>
@@ -19,8 +19,8 @@ namespace smig {
 struct CloneContext {
     Device& device;  // the move's owner, in state CLONE
     const Handover& handover;
-    unsigned stay_index = 0;  // interface of the stay address
-    std::function<Result<void>()> take_on_network;             // MACs and addresses of this VM
+    unsigned stay_index = 0;                        // interface of the stay address
+    std::function<Result<void>()> take_on_network;  // MACs and addresses of this VM
     // Tells the networks where the guest is now, and again after `gap_ms`; what failed.
     std::function<std::vector<std::string>(unsigned gap_ms)> announce;
     Power& power;
@@ -30,8 +30,8 @@ struct CloneContext {
     std::function<void()> report;  // called once, when the guest runs; `device` may be gone afterwards
 };
 
-// True: the guest runs here, and the source knows or cannot be told.  False: the source refused, and the kernel did not
-// reset this VM as it was told to.
+// True: the guest runs here, and the source knows or cannot be told.  False: the source refused, and the
+// kernel did not reset this VM as it was told to.
 bool run_clone(CloneContext& context);
 
 }  // namespace smig

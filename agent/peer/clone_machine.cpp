@@ -68,7 +68,8 @@ CloneActions CloneMachine::on_fenced(const CloneEvent& event, std::int64_t now_m
             deadline_ms_ = kNever;
             return {CloneDo::release};
         }
-        if (const auto* refusal = as<Void>(event); refusal != nullptr && ours(refusal->epoch, refusal->boot_nonce)) {
+        if (const auto* refusal = as<Void>(event);
+            refusal != nullptr && ours(refusal->epoch, refusal->boot_nonce)) {
             state_ = SMIG_CLONE_REFUSED;
             over_ = true;
             return {CloneDo::reset_machine};
@@ -113,7 +114,8 @@ CloneActions CloneMachine::on_released(const CloneEvent& event, std::int64_t now
                 return {CloneDo::send_released};
             }
             return give_up_telling(now_ms);
-        default: return {};
+        default:
+            return {};
     }
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The clone's part, as a pure machine.  PROTOCOL.md has it as a table.
 //
-// Invariant: `release` is among the actions only after GO with this epoch and nonce; `reset_machine` only after VOID with
-// them, and never after GO.  Nothing else ends FENCED: no deadline, no lost connection.
+// Invariant: `release` is among the actions only after GO with this epoch and nonce; `reset_machine` only
+// after VOID with them, and never after GO.  Nothing else ends FENCED: no deadline, no lost connection.
 #pragma once
 
 #include <cstdint>
@@ -17,25 +17,36 @@
 namespace smig {
 
 namespace clone_event {
-struct Woke {};                 // the second return of CAPTURE
-struct Connected {};            // to the source's control port
+struct Woke {};       // the second return of CAPTURE
+struct Connected {};  // to the source's control port
 struct ConnectFailed {};
-struct Go { WireId epoch{}; WireId boot_nonce{}; };
-struct Void { WireId epoch{}; WireId boot_nonce{}; };
+struct Go {
+    WireId epoch{};
+    WireId boot_nonce{};
+};
+struct Void {
+    WireId epoch{};
+    WireId boot_nonce{};
+};
 struct Wait {};
-struct Lost { bool in_order = false; };  // the control connection
+struct Lost {
+    bool in_order = false;
+};  // the control connection
 struct DeadlinePassed {};
-struct Released {};             // the answer to `release`
-struct ReleaseFailed { std::string text; };
+struct Released {};  // the answer to `release`
+struct ReleaseFailed {
+    std::string text;
+};
 }  // namespace clone_event
 
-using CloneEvent = std::variant<clone_event::Woke, clone_event::Connected, clone_event::ConnectFailed, clone_event::Go,
-                                clone_event::Void, clone_event::Wait, clone_event::Lost, clone_event::DeadlinePassed,
-                                clone_event::Released, clone_event::ReleaseFailed>;
+using CloneEvent =
+    std::variant<clone_event::Woke, clone_event::Connected, clone_event::ConnectFailed, clone_event::Go,
+                 clone_event::Void, clone_event::Wait, clone_event::Lost, clone_event::DeadlinePassed,
+                 clone_event::Released, clone_event::ReleaseFailed>;
 
 enum class CloneDo {
-    connect,        // -> Connected | ConnectFailed
-    send_alive,     // -> Go | Void | Wait | Lost
+    connect,     // -> Connected | ConnectFailed
+    send_alive,  // -> Go | Void | Wait | Lost
     disconnect,
     release,        // -> Released | ReleaseFailed
     announce,       // and report to the agent
@@ -46,8 +57,8 @@ enum class CloneDo {
 using CloneActions = std::vector<CloneDo>;
 
 struct CloneLimits {
-    std::int64_t answer = 2'000;       // to ALIVE, then on a new connection
-    std::int64_t first_pause = 50;     // between two attempts; doubled up to
+    std::int64_t answer = 2'000;    // to ALIVE, then on a new connection
+    std::int64_t first_pause = 50;  // between two attempts; doubled up to
     std::int64_t most_pause = 1'000;
     std::int64_t acknowledge = 2'000;  // to RELEASED
     int tell_attempts = 5;             // to bring RELEASED to the source

@@ -39,22 +39,32 @@ smig_image_header from_wire(const smig_wire_image& image) {
     return header;
 }
 
-Error outside(const char* name) { return wire_error(WireFault::bad_range, std::string(name) + ": not a page of this image"); }
-Error out_of_order(const char* name) { return wire_error(WireFault::unexpected, std::string(name) + " out of order"); }
+Error outside(const char* name) {
+    return wire_error(WireFault::bad_range, std::string(name) + ": not a page of this image");
+}
+Error out_of_order(const char* name) {
+    return wire_error(WireFault::unexpected, std::string(name) + " out of order");
+}
 
 }  // namespace
 
-ImageLoader::ImageLoader(Device& device, Pfn top) : device_(device), top_(top), buffers_(std::make_unique<Buffers>()) {}
+ImageLoader::ImageLoader(Device& device, Pfn top)
+    : device_(device), top_(top), buffers_(std::make_unique<Buffers>()) {}
 ImageLoader::~ImageLoader() = default;
 
 Result<void> ImageLoader::load(const Frame& frame) {
     counts_.digest += frame.checksum;
     switch (frame.type) {
-        case SMIG_WIRE_IMAGE: return load_header(frame);
-        case SMIG_WIRE_BITMAP: return load_bitmap(frame);
-        case SMIG_WIRE_PAGES: return load_pages(frame);
-        case SMIG_WIRE_ZEROS: return load_zeros(frame);
-        default: return out_of_order(type_name(static_cast<std::uint16_t>(frame.type)));
+        case SMIG_WIRE_IMAGE:
+            return load_header(frame);
+        case SMIG_WIRE_BITMAP:
+            return load_bitmap(frame);
+        case SMIG_WIRE_PAGES:
+            return load_pages(frame);
+        case SMIG_WIRE_ZEROS:
+            return load_zeros(frame);
+        default:
+            return out_of_order(type_name(static_cast<std::uint16_t>(frame.type)));
     }
 }
 
@@ -78,7 +88,8 @@ Result<void> ImageLoader::load_bitmap(const Frame& frame) {
     const BitmapView& view = part.value();
     if (view.offset != bitmap_have_ || view.words.size() > bitmap_.bytes() - bitmap_have_)
         return wire_error(WireFault::bad_range, "BITMAP: not the next part");
-    std::memcpy(std::as_writable_bytes(bitmap_.words()).data() + view.offset, view.words.data(), view.words.size());
+    std::memcpy(std::as_writable_bytes(bitmap_.words()).data() + view.offset, view.words.data(),
+                view.words.size());
     bitmap_have_ += view.words.size();
     if (bitmap_have_ < bitmap_.bytes()) return {};
     return begin_image();
@@ -86,7 +97,8 @@ Result<void> ImageLoader::load_bitmap(const Frame& frame) {
 
 Result<void> ImageLoader::begin_image() {
     if (bitmap_.set_beyond_top()) return wire_error(WireFault::bad_range, "BITMAP: set beyond the top");
-    if (bitmap_.count().value != header_.image_pages) return wire_error(WireFault::bad_count, "BITMAP: not image_pages");
+    if (bitmap_.count().value != header_.image_pages)
+        return wire_error(WireFault::bad_count, "BITMAP: not image_pages");
     smig_image image{};
     image.image_bitmap = std::bit_cast<std::uint64_t>(bitmap_.words().data());
     image.image_bitmap_bytes = bitmap_.bytes();
@@ -148,7 +160,8 @@ Result<smig_wire_ready> ImageLoader::finish(const Frame& frame) {
     if (stage_ != Stage::pages) return out_of_order("IMAGE_END");
     if (end.value().data_pages != counts_.data_pages || end.value().zero_pages != counts_.zero_pages ||
         end.value().digest != counts_.digest)
-        return Error{Remedy::protocol, "the image that arrived is not the image that was sent (counts or digest)"};
+        return Error{Remedy::protocol,
+                     "the image that arrived is not the image that was sent (counts or digest)"};
     if (received_.count().value != header_.image_pages)
         return Error{Remedy::protocol, "the image has " + std::to_string(header_.image_pages) + " pages, " +
                                            std::to_string(received_.count().value) + " arrived"};

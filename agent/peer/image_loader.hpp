@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Takes the frames of an image and places their pages through the module.  Frames are hostile: every page must belong to
-// the image that the bitmap announced, the bitmap to this machine, and in the end the image must be whole.
+// Takes the frames of an image and places their pages through the module.  Frames are hostile: every page
+// must belong to the image that the bitmap announced, the bitmap to this machine, and in the end the image
+// must be whole.
 #pragma once
 
 #include <cstdint>
@@ -18,12 +19,13 @@ namespace smig {
 
 class ImageLoader {
 public:
-    // `top` is this machine's (smig_info.top_pfn): no image may reach beyond it.  The device must outlive the loader.
+    // `top` is this machine's (smig_info.top_pfn): no image may reach beyond it.  The device must outlive the
+    // loader.
     ImageLoader(Device& device, Pfn top);
     ~ImageLoader();
 
-    // IMAGE, BITMAP, PAGES or ZEROS.  Pages go from the frame's buffer to the module without another copy.  Error:
-    // protocol (the peer's fault) or the device's; the image is lost.
+    // IMAGE, BITMAP, PAGES or ZEROS.  Pages go from the frame's buffer to the module without another copy.
+    // Error: protocol (the peer's fault) or the device's; the image is lost.
     Result<void> load(const Frame& frame);
     // IMAGE_END.  The counts for READY if the image is whole; Error (protocol) otherwise.
     Result<smig_wire_ready> finish(const Frame& frame);

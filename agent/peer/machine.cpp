@@ -27,13 +27,15 @@ TargetActions TargetMachine::go_back(smig_wire_reason reason, const std::string&
 }
 
 TargetActions TargetMachine::unexpected() {
-    return go_back(SMIG_REASON_PROTOCOL, std::string("the source sent what has no place in ") + state_name(state_),
+    return go_back(SMIG_REASON_PROTOCOL,
+                   std::string("the source sent what has no place in ") + state_name(state_),
                    {TargetDo::send_failed});
 }
 
 TargetActions TargetMachine::on(const TargetEvent& event, std::int64_t now_ms) {
     if (over()) return {};
-    if (const auto* broken = as<Broken>(event)) return go_back(broken->reason, broken->text, {TargetDo::send_failed});
+    if (const auto* broken = as<Broken>(event))
+        return go_back(broken->reason, broken->text, {TargetDo::send_failed});
     if (const auto* failed = as<PeerFailed>(event))
         return go_back(SMIG_REASON_CANCELLED, "the source gave up: " + failed->text, {});
     if (const auto* lost = as<Lost>(event))
@@ -53,7 +55,8 @@ TargetActions TargetMachine::on(const TargetEvent& event, std::int64_t now_ms) {
 TargetActions TargetMachine::on_checking(const TargetEvent& event) {
     if (const auto* hello = as<Hello>(event); hello != nullptr && awaited_ == Awaited::hello) {
         if (!hello->insecure)
-            return go_back(SMIG_REASON_REFUSED, "the source did not say --insecure, and there is no authentication",
+            return go_back(SMIG_REASON_REFUSED,
+                           "the source did not say --insecure, and there is no authentication",
                            {TargetDo::send_failed});
         awaited_ = Awaited::describe;
         return {TargetDo::send_welcome};
@@ -81,7 +84,8 @@ TargetActions TargetMachine::on_checking(const TargetEvent& event) {
 }
 
 TargetActions TargetMachine::on_image(const TargetEvent& event, std::int64_t now_ms) {
-    if (as<ImagePart>(event) != nullptr && !finishing_ && (state_ == SMIG_TARGET_LANDED || state_ == SMIG_TARGET_LOADING)) {
+    if (as<ImagePart>(event) != nullptr && !finishing_ &&
+        (state_ == SMIG_TARGET_LANDED || state_ == SMIG_TARGET_LOADING)) {
         state_ = SMIG_TARGET_LOADING;
         deadline_ms_ = now_ms + limits_.loading;
         return {TargetDo::load};

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The target's half of a move, as a pure machine: events and the time in, actions out.  PROTOCOL.md has it as a table.
+// The target's half of a move, as a pure machine: events and the time in, actions out.  PROTOCOL.md has it as
+// a table.
 //
-// Invariant: JUMP is carried out only in READY, and READY is entered only when the whole image was placed and its counts
-// and digest are the source's.  In no state is the guest the target's.
+// Invariant: JUMP is carried out only in READY, and READY is entered only when the whole image was placed and
+// its counts and digest are the source's.  In no state is the guest the target's.
 #pragma once
 
 #include <cstdint>
@@ -17,35 +18,47 @@
 namespace smig {
 
 namespace target_event {
-struct Hello { bool insecure = false; };
-struct Described {};                          // DESCRIBE arrived
-struct Checked { bool fits = false; std::string text; };  // the answer to `check`
+struct Hello {
+    bool insecure = false;
+};
+struct Described {};  // DESCRIBE arrived
+struct Checked {
+    bool fits = false;
+    std::string text;
+};  // the answer to `check`
 struct ClockAsked {};
 struct LandAsked {};
 struct LandDone {};
-struct ImagePart {};                          // IMAGE, BITMAP, PAGES or ZEROS; its first is IMAGE
+struct ImagePart {};  // IMAGE, BITMAP, PAGES or ZEROS; its first is IMAGE
 struct ImageEnd {};
-struct ImageWhole {};                         // the answer to `finish_image`
+struct ImageWhole {};  // the answer to `finish_image`
 struct JumpAsked {};
-struct PeerFailed { std::string text; };      // FAILED or ABORT
-struct Lost { std::string text; };
-struct Broken { smig_wire_reason reason{}; std::string text; };  // what an action or a frame ended in
+struct PeerFailed {
+    std::string text;
+};  // FAILED or ABORT
+struct Lost {
+    std::string text;
+};
+struct Broken {
+    smig_wire_reason reason{};
+    std::string text;
+};  // what an action or a frame ended in
 struct DeadlinePassed {};
 }  // namespace target_event
 
-using TargetEvent =
-    std::variant<target_event::Hello, target_event::Described, target_event::Checked, target_event::ClockAsked,
-                 target_event::LandAsked, target_event::LandDone, target_event::ImagePart, target_event::ImageEnd,
-                 target_event::ImageWhole, target_event::JumpAsked, target_event::PeerFailed, target_event::Lost,
-                 target_event::Broken, target_event::DeadlinePassed>;
+using TargetEvent = std::variant<target_event::Hello, target_event::Described, target_event::Checked,
+                                 target_event::ClockAsked, target_event::LandAsked, target_event::LandDone,
+                                 target_event::ImagePart, target_event::ImageEnd, target_event::ImageWhole,
+                                 target_event::JumpAsked, target_event::PeerFailed, target_event::Lost,
+                                 target_event::Broken, target_event::DeadlinePassed>;
 
 enum class TargetDo {
     send_welcome,
-    check,         // -> Checked
+    check,  // -> Checked
     send_accept,
-    send_refuse,   // text()
+    send_refuse,  // text()
     send_clock,
-    land,          // -> LandDone | Broken
+    land,  // -> LandDone | Broken
     send_landed,
     load,          // this frame -> nothing | Broken
     finish_image,  // -> ImageWhole | Broken

@@ -81,6 +81,8 @@ private:
 
 }  // namespace
 
-Result<void> run_receiver(const ReceiverOptions& options) { return Receiver(options).run(); }
+Result<void> run_receiver(const ReceiverOptions& options) {
+    return Receiver(options).run();
+}
 
 }  // namespace smig

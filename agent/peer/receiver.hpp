@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The target's side, carried out: listens on one address and serves one source at a time, others hear BUSY.
 //
-// Each session has its own open device, closed when the session ends, whereupon the module gives all memory back.  A
-// session that succeeds never ends: the jump replaces the kernel under it.
+// Each session has its own open device, closed when the session ends, whereupon the module gives all memory
+// back.  A session that succeeds never ends: the jump replaces the kernel under it.
 #pragma once
 
 #include <cstdint>
@@ -27,8 +27,9 @@ struct ReceiverOptions {
     // Every reason to refuse this source; empty: it fits.
     std::function<std::vector<std::string>(const smig_info& info, const std::string& source_json)> check;
     // The hand-over page for the clone.
-    std::function<Result<std::string>(const IpAddress& local, const IpAddress& source, std::uint16_t control_port,
-                                      const WireId& epoch, const WireId& boot_nonce)>
+    std::function<Result<std::string>(const IpAddress& local, const IpAddress& source,
+                                      std::uint16_t control_port, const WireId& epoch,
+                                      const WireId& boot_nonce)>
         handover;
     std::function<void(const std::string&)> log;  // a line
 };

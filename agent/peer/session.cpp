@@ -27,9 +27,12 @@ constexpr std::int64_t kFarewellMs = 1'000;
 
 smig_wire_reason reason_of(const Error& error) {
     switch (error.remedy) {
-        case Remedy::protocol: return SMIG_REASON_PROTOCOL;
-        case Remedy::refused: return SMIG_REASON_REFUSED;
-        default: return SMIG_REASON_DEVICE;
+        case Remedy::protocol:
+            return SMIG_REASON_PROTOCOL;
+        case Remedy::refused:
+            return SMIG_REASON_REFUSED;
+        default:
+            return SMIG_REASON_DEVICE;
     }
 }
 
@@ -56,7 +59,8 @@ private:
     static std::string name_of(const asio::ip::tcp::socket& socket) {
         boost::system::error_code error;
         const auto end = socket.remote_endpoint(error);
-        return error ? std::string("nobody") : end.address().to_string() + " port " + std::to_string(end.port());
+        return error ? std::string("nobody")
+                     : end.address().to_string() + " port " + std::to_string(end.port());
     }
 
     // `frame`: the one that `first` came from; it lives through all actions.
@@ -75,7 +79,8 @@ private:
                 }
                 const Bytes payload = payload_of(action, frame);
                 const bool last = action == TargetDo::send_refuse || action == TargetDo::send_failed;
-                const auto sent = co_await channel_.send(type, payload, mono_ms() + (last ? kFarewellMs : kSendMs));
+                const auto sent =
+                    co_await channel_.send(type, payload, mono_ms() + (last ? kFarewellMs : kSendMs));
                 if (last && sent) co_await channel_.drain(mono_ms() + kFarewellMs);
                 if (!last && !sent) event = target_event::Lost{sent.error().text};
             }
@@ -97,7 +102,9 @@ private:
     }
 
     TargetEvent event_of(const Frame& frame) {
-        const auto broken = [](const Error& error) { return target_event::Broken{SMIG_REASON_PROTOCOL, error.text}; };
+        const auto broken = [](const Error& error) {
+            return target_event::Broken{SMIG_REASON_PROTOCOL, error.text};
+        };
         switch (frame.type) {
             case SMIG_WIRE_HELLO: {
                 auto hello = decode_hello(frame.payload);
@@ -105,8 +112,10 @@ private:
                 epoch_ = std::to_array(hello.value().epoch);
                 return target_event::Hello{(hello.value().flags & SMIG_WIRE_INSECURE) != 0};
             }
-            case SMIG_WIRE_DESCRIBE: return target_event::Described{};
-            case SMIG_WIRE_CLOCK_ASK: return target_event::ClockAsked{};
+            case SMIG_WIRE_DESCRIBE:
+                return target_event::Described{};
+            case SMIG_WIRE_CLOCK_ASK:
+                return target_event::ClockAsked{};
             case SMIG_WIRE_LAND: {
                 auto land = decode_land(frame.payload);
                 if (!land) return broken(land.error());
@@ -116,9 +125,12 @@ private:
             case SMIG_WIRE_IMAGE:
             case SMIG_WIRE_BITMAP:
             case SMIG_WIRE_PAGES:
-            case SMIG_WIRE_ZEROS: return target_event::ImagePart{};
-            case SMIG_WIRE_IMAGE_END: return target_event::ImageEnd{};
-            case SMIG_WIRE_JUMP: return target_event::JumpAsked{};
+            case SMIG_WIRE_ZEROS:
+                return target_event::ImagePart{};
+            case SMIG_WIRE_IMAGE_END:
+                return target_event::ImageEnd{};
+            case SMIG_WIRE_JUMP:
+                return target_event::JumpAsked{};
             case SMIG_WIRE_FAILED:
             case SMIG_WIRE_ABORT: {
                 auto failure = decode_failure(frame.payload);
@@ -126,22 +138,31 @@ private:
                 return target_event::PeerFailed{failure.value().text};
             }
             default:
-                return target_event::Broken{SMIG_REASON_PROTOCOL,
-                                            std::string("the source sent ") + type_name(static_cast<std::uint16_t>(frame.type))};
+                return target_event::Broken{
+                    SMIG_REASON_PROTOCOL,
+                    std::string("the source sent ") + type_name(static_cast<std::uint16_t>(frame.type))};
         }
     }
 
     // The frame that an action sends; 0: it sends none.
     static smig_wire_type message_of(TargetDo action) {
         switch (action) {
-            case TargetDo::send_welcome: return SMIG_WIRE_WELCOME;
-            case TargetDo::send_accept: return SMIG_WIRE_ACCEPT;
-            case TargetDo::send_refuse: return SMIG_WIRE_REFUSE;
-            case TargetDo::send_clock: return SMIG_WIRE_CLOCK;
-            case TargetDo::send_landed: return SMIG_WIRE_LANDED;
-            case TargetDo::send_ready: return SMIG_WIRE_READY;
-            case TargetDo::send_failed: return SMIG_WIRE_FAILED;
-            default: return smig_wire_type{};
+            case TargetDo::send_welcome:
+                return SMIG_WIRE_WELCOME;
+            case TargetDo::send_accept:
+                return SMIG_WIRE_ACCEPT;
+            case TargetDo::send_refuse:
+                return SMIG_WIRE_REFUSE;
+            case TargetDo::send_clock:
+                return SMIG_WIRE_CLOCK;
+            case TargetDo::send_landed:
+                return SMIG_WIRE_LANDED;
+            case TargetDo::send_ready:
+                return SMIG_WIRE_READY;
+            case TargetDo::send_failed:
+                return SMIG_WIRE_FAILED;
+            default:
+                return smig_wire_type{};
         }
     }
 
@@ -155,7 +176,8 @@ private:
             }
             case TargetDo::send_refuse: {
                 const ByteView text = encode_text(machine_.text());
-                return {text.begin(), text.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(text.size(), SMIG_WIRE_MAX_TEXT))};
+                return {text.begin(), text.begin() + static_cast<std::ptrdiff_t>(std::min<std::size_t>(
+                                                         text.size(), SMIG_WIRE_MAX_TEXT))};
             }
             case TargetDo::send_clock: {
                 smig_wire_clock clock{};
@@ -163,31 +185,42 @@ private:
                 clock.target_mono_ns = mono_ns();
                 return encode(clock);
             }
-            case TargetDo::send_landed: return encode(landed_);
-            case TargetDo::send_ready: return encode(counts_);
-            case TargetDo::send_failed: return encode(Failure{machine_.reason(), machine_.text()});
-            default: return {};
+            case TargetDo::send_landed:
+                return encode(landed_);
+            case TargetDo::send_ready:
+                return encode(counts_);
+            case TargetDo::send_failed:
+                return encode(Failure{machine_.reason(), machine_.text()});
+            default:
+                return {};
         }
     }
 
     std::optional<TargetEvent> perform(TargetDo action, const Frame* frame) {
         switch (action) {
-            case TargetDo::check: return check(*frame);
-            case TargetDo::land: return land();
-            case TargetDo::load: return load(*frame);
+            case TargetDo::check:
+                return check(*frame);
+            case TargetDo::land:
+                return land();
+            case TargetDo::load:
+                return load(*frame);
             case TargetDo::finish_image: {
                 auto counts = loader_->finish(*frame);
                 if (!counts) return target_event::Broken{SMIG_REASON_INTEGRITY, counts.error().text};
                 counts_ = counts.value();
                 return target_event::ImageWhole{};
             }
-            case TargetDo::jump: return jump();
+            case TargetDo::jump:
+                return jump();
             case TargetDo::close_device:
                 loader_.reset();
                 device_.reset();
                 return {};
-            case TargetDo::disconnect: channel_.close(); return {};
-            default: return {};
+            case TargetDo::disconnect:
+                channel_.close();
+                return {};
+            default:
+                return {};
         }
     }
 
@@ -212,7 +245,8 @@ private:
             return target_event::Broken{SMIG_REASON_DEVICE, begun.error().text};
         smig_land land{};
         land.reserve_pages = options_.reserve_pages;
-        if (auto held = device_->land(land); !held) return target_event::Broken{SMIG_REASON_NO_MEMORY, held.error().text};
+        if (auto held = device_->land(land); !held)
+            return target_event::Broken{SMIG_REASON_NO_MEMORY, held.error().text};
         landed_ = {land.held_pages, land.footprint_pages};
         loader_ = std::make_unique<ImageLoader>(*device_, Pfn{info_.top_pfn});
         options_.log("holds " + std::to_string(land.held_pages / 256) + " MiB, keeps " +
@@ -238,7 +272,8 @@ private:
         const auto source_ip = from_sockaddr(remote.data());
         if (error || !local_ip || !source_ip)
             return target_event::Broken{SMIG_REASON_CANCELLED, "the connection to the source is gone"};
-        auto blob = options_.handover(*local_ip, *source_ip, static_cast<std::uint16_t>(land_.control_port), epoch_, boot_nonce_);
+        auto blob = options_.handover(*local_ip, *source_ip, static_cast<std::uint16_t>(land_.control_port),
+                                      epoch_, boot_nonce_);
         if (!blob) return target_event::Broken{SMIG_REASON_DEVICE, blob.error().text};
         std::string handover = std::move(blob).value();
         options_.log("jumping with " + std::to_string(loader_->received_pages()) + " pages, which took " +
@@ -273,7 +308,8 @@ private:
 
 }  // namespace
 
-asio::awaitable<void> run_session(const ReceiverOptions& options, const WireId& boot_nonce, asio::ip::tcp::socket socket) {
+asio::awaitable<void> run_session(const ReceiverOptions& options, const WireId& boot_nonce,
+                                  asio::ip::tcp::socket socket) {
     Session session(options, boot_nonce, std::move(socket));
     co_await session.run();
 }

@@ -15,7 +15,8 @@ Result<Hold> parse_hold(std::string_view text) {
         const std::string_view number = text.substr(colon + 1);
         std::int64_t ms = 0;
         const auto parsed = std::from_chars(number.data(), number.data() + number.size(), ms);
-        if (state && parsed.ec == std::errc{} && parsed.ptr == number.data() + number.size() && ms >= 0 && ms <= 3'600'000)
+        if (state && parsed.ec == std::errc{} && parsed.ptr == number.data() + number.size() && ms >= 0 &&
+            ms <= 3'600'000)
             return Hold{*state, ms};
     }
     std::string names;

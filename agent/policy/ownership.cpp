@@ -50,8 +50,12 @@ const Row& row_of(smig_session_state state) {
 
 }  // namespace
 
-Owner owner_of(smig_session_state state) { return row_of(state).owner; }
-Side side_of(smig_session_state state) { return row_of(state).side; }
+Owner owner_of(smig_session_state state) {
+    return row_of(state).owner;
+}
+Side side_of(smig_session_state state) {
+    return row_of(state).side;
+}
 
 bool may_run_guest(smig_session_state state) {
     const Row& row = row_of(state);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Who owns the guest.  The one place that answers it; common/PROTOCOL.md proves why the answers never contradict.
+// Who owns the guest.  The one place that answers it; common/PROTOCOL.md proves why the answers never
+// contradict.
 #pragma once
 
 #include <optional>
@@ -11,8 +12,8 @@ namespace smig {
 
 enum class Owner { source, clone };
 
-// Who may run the guest, as far as a side in this state can know.  The source's answer is the truth: it changes once,
-// at GIVEN.  The clone's answer lags behind it and never runs ahead of it.
+// Who may run the guest, as far as a side in this state can know.  The source's answer is the truth: it
+// changes once, at GIVEN.  The clone's answer lags behind it and never runs ahead of it.
 [[nodiscard]] Owner owner_of(smig_session_state state);
 
 // Whether the side in this state may run the guest itself.

@@ -31,12 +31,12 @@ struct MoveOutcome {
     // The guest's CLOCK_MONOTONIC, which goes on over the jump; 0: never came to it.
     std::uint64_t stop_begun_ns = 0;
     std::uint64_t woke_ns = 0;
-    std::uint64_t network_ns = 0;    // the hand-over is applied
-    std::uint64_t asked_ns = 0;      // ALIVE sent
-    std::uint64_t go_ns = 0;         // GO arrived
+    std::uint64_t network_ns = 0;  // the hand-over is applied
+    std::uint64_t asked_ns = 0;    // ALIVE sent
+    std::uint64_t go_ns = 0;       // GO arrived
     std::uint64_t fence_open_ns = 0;
     std::uint64_t announced_ns = 0;
-    std::uint64_t released_ns = 0;   // all tasks run
+    std::uint64_t released_ns = 0;  // all tasks run
     std::uint8_t drawn[SMIG_WIRE_ID_LEN] = {};
 };
 static_assert(std::is_trivially_copyable_v<MoveOutcome>);
@@ -51,7 +51,8 @@ void put_text(char (&out)[kSize], std::string_view text) {
 
 // What CAPTURE said on the source; travels to the clone with GO.
 inline void note_source(smig_wire_go& sent, const smig_capture& capture) {
-    static_assert(sizeof(sent.class_pages) == sizeof(capture.pages) && sizeof(sent.source_us) == sizeof(capture.source_us));
+    static_assert(sizeof(sent.class_pages) == sizeof(capture.pages) &&
+                  sizeof(sent.source_us) == sizeof(capture.source_us));
     std::memcpy(sent.class_pages, capture.pages, sizeof(sent.class_pages));
     std::memcpy(sent.source_us, capture.source_us, sizeof(sent.source_us));
     sent.image_pages = capture.header.image_pages;

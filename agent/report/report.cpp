@@ -25,9 +25,12 @@ std::string hex(std::span<const std::uint8_t> bytes) {
     return out;
 }
 
-double rounded_ms(double ms) { return static_cast<double>(static_cast<std::int64_t>(ms * 1000.0 + 0.5)) / 1000.0; }
+double rounded_ms(double ms) {
+    return static_cast<double>(static_cast<std::int64_t>(ms * 1000.0 + 0.5)) / 1000.0;
+}
 
-// Milliseconds from one moment to the next; 0 when either is not known, or the clocks of two machines say nonsense.
+// Milliseconds from one moment to the next; 0 when either is not known, or the clocks of two machines say
+// nonsense.
 double between_ms(std::uint64_t from_ns, std::uint64_t to_ns) {
     if (from_ns == 0 || to_ns < from_ns) return 0.0;
     return rounded_ms(static_cast<double>(to_ns - from_ns) / 1e6);
@@ -72,15 +75,20 @@ std::string step_line(const char* name, const Json& values) {
     return line + "\n";
 }
 
-double mib(std::uint64_t pages) { return static_cast<double>(pages) * static_cast<double>(kPageBytes) / (1024.0 * 1024.0); }
+double mib(std::uint64_t pages) {
+    return static_cast<double>(pages) * static_cast<double>(kPageBytes) / (1024.0 * 1024.0);
+}
 
 }  // namespace
 
 const char* verdict_name(Verdict verdict) {
     switch (verdict) {
-        case Verdict::moved: return "moved";
-        case Verdict::rolled_back: return "rolled-back";
-        case Verdict::refused: return "refused";
+        case Verdict::moved:
+            return "moved";
+        case Verdict::rolled_back:
+            return "rolled-back";
+        case Verdict::refused:
+            return "refused";
     }
     return "?";
 }
@@ -93,14 +101,16 @@ std::string report_json(const MoveFacts& facts, const MoveOutcome& outcome) {
     out["vcpus"] = facts.vcpus;
     out["memory_mib"] = facts.memory_mib;
     out["epoch"] = hex(facts.epoch);
-    out["total_ms"] = between_ms(facts.started_ns, outcome.released_ns != 0 ? outcome.released_ns : facts.finished_ns);
+    out["total_ms"] =
+        between_ms(facts.started_ns, outcome.released_ns != 0 ? outcome.released_ns : facts.finished_ns);
     out["stop_ms"] = between_ms(outcome.stop_begun_ns, outcome.released_ns);
     out["bytes_payload"] = outcome.sent.payload_bytes;
     out["pages_in_use"] = pages_in_use(outcome);
     out["pages_zero"] = outcome.sent.zero_pages;
     out["pages_sent"] = outcome.sent.data_pages;
     out["stop_image_pages"] = outcome.sent.image_pages;
-    for (std::uint32_t i = 0; i < SMIG_CLASS_NR; ++i) out["pages_by_class"][kClasses[i]] = outcome.sent.class_pages[i];
+    for (std::uint32_t i = 0; i < SMIG_CLASS_NR; ++i)
+        out["pages_by_class"][kClasses[i]] = outcome.sent.class_pages[i];
     out["shadow_pages"] = outcome.sent.shadow_pages;
     out["shadow_used"] = outcome.sent.shadow_used;
     out["placed_direct"] = outcome.placed_direct;
@@ -115,20 +125,23 @@ std::string report_json(const MoveFacts& facts, const MoveOutcome& outcome) {
 
 std::string report_text(const MoveFacts& facts, const MoveOutcome& outcome) {
     if (outcome.verdict != Verdict::moved)
-        return fmt::format("not moved ({}): {}\nThe guest runs here, as before.\n", verdict_name(outcome.verdict),
-                           outcome.reason);
+        return fmt::format("not moved ({}): {}\nThe guest runs here, as before.\n",
+                           verdict_name(outcome.verdict), outcome.reason);
     const Json ms = phases(outcome);
-    std::string text = fmt::format(
-        "moved to {}: stopped for {:.0f} ms, {:.2f} s in all\n", facts.target,
-        between_ms(outcome.stop_begun_ns, outcome.released_ns),
-        between_ms(facts.started_ns, outcome.released_ns) / 1000.0);
-    text += fmt::format("  kernel {}, {} vCPU{}, {} MiB\n", facts.kernel, facts.vcpus, facts.vcpus == 1 ? "" : "s", facts.memory_mib);
+    std::string text = fmt::format("moved to {}: stopped for {:.0f} ms, {:.2f} s in all\n", facts.target,
+                                   between_ms(outcome.stop_begun_ns, outcome.released_ns),
+                                   between_ms(facts.started_ns, outcome.released_ns) / 1000.0);
+    text += fmt::format("  kernel {}, {} vCPU{}, {} MiB\n", facts.kernel, facts.vcpus,
+                        facts.vcpus == 1 ? "" : "s", facts.memory_mib);
     text += "pages (MiB):\n ";
-    for (std::uint32_t i = 0; i < SMIG_CLASS_NR; ++i) text += fmt::format(" {} {:.1f}", kClasses[i], mib(outcome.sent.class_pages[i]));
-    text += fmt::format("\n  sent {:.1f}, all-zero {:.1f}, payload {:.1f}; shadow {:.1f} of {:.1f}; placed direct {:.1f}, copied {:.1f}\n",
-                        mib(outcome.sent.data_pages), mib(outcome.sent.zero_pages),
-                        static_cast<double>(outcome.sent.payload_bytes) / (1024.0 * 1024.0), mib(outcome.sent.shadow_used),
-                        mib(outcome.sent.shadow_pages), mib(outcome.placed_direct), mib(outcome.placed_copied));
+    for (std::uint32_t i = 0; i < SMIG_CLASS_NR; ++i)
+        text += fmt::format(" {} {:.1f}", kClasses[i], mib(outcome.sent.class_pages[i]));
+    text += fmt::format(
+        "\n  sent {:.1f}, all-zero {:.1f}, payload {:.1f}; shadow {:.1f} of {:.1f}; placed direct {:.1f}, "
+        "copied {:.1f}\n",
+        mib(outcome.sent.data_pages), mib(outcome.sent.zero_pages),
+        static_cast<double>(outcome.sent.payload_bytes) / (1024.0 * 1024.0), mib(outcome.sent.shadow_used),
+        mib(outcome.sent.shadow_pages), mib(outcome.placed_direct), mib(outcome.placed_copied));
     text += "the stop (ms):\n";
     for (const auto& [name, values] : ms.items()) text += step_line(name.c_str(), values);
     if (outcome.remarks[0] != 0) text += fmt::format("remarks: {}\n", outcome.remarks);

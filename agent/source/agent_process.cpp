@@ -37,14 +37,16 @@ namespace {
 
 constexpr auto kTuple = asio::as_tuple(asio::use_awaitable);
 constexpr std::size_t kTargetPayload = SMIG_WIRE_MAX_TEXT;  // ACCEPT and REFUSE
-constexpr std::int64_t kConnectForMs = 10'000;  // a landing environment may still be starting
+constexpr std::int64_t kConnectForMs = 10'000;              // a landing environment may still be starting
 constexpr std::int64_t kConnectOnceMs = 1'000;
 constexpr int kClockSamples = 8;
 
 class Agent {
 public:
     Agent(const AgentOptions& options, Fd client)
-        : options_(options), client_(io_, asio::local::stream_protocol(), client.release()), shared_(make_shared_state()) {}
+        : options_(options),
+          client_(io_, asio::local::stream_protocol(), client.release()),
+          shared_(make_shared_state()) {}
 
     int run() {
         asio::co_spawn(io_, watch_client(), asio::detached);
@@ -63,7 +65,8 @@ private:
     asio::awaitable<void> watch_client() {
         std::string text;
         for (;;) {
-            const auto [error, count] = co_await asio::async_read_until(client_, asio::dynamic_buffer(text, 65536), '\n', kTuple);
+            const auto [error, count] =
+                co_await asio::async_read_until(client_, asio::dynamic_buffer(text, 65536), '\n', kTuple);
             if (error) co_return;  // the client is gone; the move is not
             const auto message = nlohmann::json::parse(text.substr(0, count), nullptr, false);
             text.erase(0, count);
@@ -75,9 +78,11 @@ private:
     }
 
     void tell(const nlohmann::json& message) {
-        const std::string line = message.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+        const std::string line =
+            message.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
         // Nobody may be listening, or only slowly: neither is a reason to wait.
-        if (::send(client_.native_handle(), line.data(), line.size(), MSG_NOSIGNAL | MSG_DONTWAIT) < 0) return;
+        if (::send(client_.native_handle(), line.data(), line.size(), MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+            return;
     }
     void progress(const std::string& text) { tell({{"progress", text}}); }
 
@@ -123,7 +128,8 @@ private:
         return {};
     }
 
-    // A valid descriptor (the pipe that will bring the outcome) when stop process and supervisor run; otherwise `outcome` says why.
+    // A valid descriptor (the pipe that will bring the outcome) when stop process and supervisor run;
+    // otherwise `outcome` says why.
     asio::awaitable<Fd> check_and_fork(MoveOutcome& outcome) {
         SourceMachine machine(shared_->epoch, options_.limits);
         auto connected = co_await connect();
@@ -144,7 +150,8 @@ private:
                 if (std::holds_alternative<source_event::ClocksSampled>(event)) {
                     auto forked = fork_processes(machine);
                     if (forked) co_return std::move(forked).value();
-                    actions = machine.on(source_event::Broken{SMIG_REASON_CANCELLED, forked.error().text}, mono_ms());
+                    actions = machine.on(source_event::Broken{SMIG_REASON_CANCELLED, forked.error().text},
+                                         mono_ms());
                     continue;
                 }
                 actions = machine.on(event, mono_ms());
@@ -172,7 +179,8 @@ private:
             auto fd = connect_from(local, remote, kConnectOnceMs, {});
             if (fd) {
                 asio::ip::tcp::socket socket(io_);
-                socket.assign(network_.peer.family == 6 ? asio::ip::tcp::v6() : asio::ip::tcp::v4(), fd.value().release());
+                socket.assign(network_.peer.family == 6 ? asio::ip::tcp::v6() : asio::ip::tcp::v4(),
+                              fd.value().release());
                 channel_.emplace(std::move(socket), kTargetPayload);
                 co_return Result<void>{};
             }
@@ -194,7 +202,8 @@ private:
             description = std::move(described).value();
             const ByteView text = encode_text(description.text);
             if (text.size() > SMIG_WIRE_MAX_TEXT)
-                co_return SourceEvent(source_event::Refused{"the description of this machine is too long to send"});
+                co_return SourceEvent(
+                    source_event::Refused{"the description of this machine is too long to send"});
             type = SMIG_WIRE_DESCRIBE;
             payload.assign(text.begin(), text.end());
         }
@@ -226,16 +235,19 @@ private:
                 shared_->boot_nonce = std::to_array(welcome.value().boot_nonce);
                 return source_event::Welcomed{shared_->boot_nonce};
             }
-            case SMIG_WIRE_ACCEPT: return source_event::Accepted{};
-            case SMIG_WIRE_REFUSE: return source_event::Refused{"the target refuses: " + printable(decode_text(frame.payload))};
+            case SMIG_WIRE_ACCEPT:
+                return source_event::Accepted{};
+            case SMIG_WIRE_REFUSE:
+                return source_event::Refused{"the target refuses: " + printable(decode_text(frame.payload))};
             case SMIG_WIRE_FAILED: {
                 auto failure = decode_failure(frame.payload);
                 if (!failure) return failed(failure.error());
                 return source_event::PeerFailed{failure.value().text};
             }
             default:
-                return source_event::Broken{SMIG_REASON_PROTOCOL,
-                                            std::string("the target sent ") + type_name(static_cast<std::uint16_t>(frame.type))};
+                return source_event::Broken{
+                    SMIG_REASON_PROTOCOL,
+                    std::string("the target sent ") + type_name(static_cast<std::uint16_t>(frame.type))};
         }
     }
 
@@ -254,7 +266,8 @@ private:
             auto answer = decode_clock(frame.value().payload);
             if (!answer) co_return failed(answer.error());
             if (answer.value().source_mono_ns != asked_ns)
-                co_return source_event::Broken{SMIG_REASON_PROTOCOL, "the target answers another question of the clock"};
+                co_return source_event::Broken{SMIG_REASON_PROTOCOL,
+                                               "the target answers another question of the clock"};
             if (heard_ns - asked_ns >= best) continue;
             best = heard_ns - asked_ns;
             land_.clock_offset_ns = asked_ns + best / 2 - answer.value().target_mono_ns;
@@ -269,8 +282,16 @@ private:
         auto listener = listen_on(local, 8);
         if (!listener) return listener.error().within("the control port on " + to_string(network_.stay));
         land_.control_port = local_port(listener.value().get());
-        StopPlan plan{machine,       shared_.get(),         land_,                options_.port, network_, Holds(options_.holds),
-                      options_.keep_source, options_.open_device, options_.power, options_.clone_main};
+        StopPlan plan{machine,
+                      shared_.get(),
+                      land_,
+                      options_.port,
+                      network_,
+                      Holds(options_.holds),
+                      options_.keep_source,
+                      options_.open_device,
+                      options_.power,
+                      options_.clone_main};
         StopConnection connection{Fd{}, channel_->writer(), channel_->next_received_sequence()};
         connection.socket = channel_->release_fd();
         return fork_stop_and_supervisor(plan, std::move(connection), std::move(listener).value());
@@ -278,10 +299,12 @@ private:
 
     asio::awaitable<void> await_outcome(Fd pipe, MoveOutcome& outcome) {
         asio::posix::stream_descriptor reader(io_, pipe.release());
-        const auto [error, count] = co_await asio::async_read(reader, asio::buffer(&outcome, sizeof(outcome)), kTuple);
+        const auto [error, count] =
+            co_await asio::async_read(reader, asio::buffer(&outcome, sizeof(outcome)), kTuple);
         if (!error) co_return;
         outcome = MoveOutcome{};
-        put_text(outcome.reason, "the stop process and its supervisor died without a word; the module undoes what was begun");
+        put_text(outcome.reason,
+                 "the stop process and its supervisor died without a word; the module undoes what was begun");
     }
 
     const AgentOptions& options_;
@@ -298,6 +321,8 @@ private:
 
 }  // namespace
 
-int run_agent(const AgentOptions& options, Fd client) { return Agent(options, std::move(client)).run(); }
+int run_agent(const AgentOptions& options, Fd client) {
+    return Agent(options, std::move(client)).run();
+}
 
 }  // namespace smig

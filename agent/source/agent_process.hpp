@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The detached agent of a move: checks, connects, forks the stop process and its supervisor, and waits for what they
-// report.  Frozen with everything else during the stop; on the target it wakes up and tells its client.
+// The detached agent of a move: checks, connects, forks the stop process and its supervisor, and waits for
+// what they report.  Frozen with everything else during the stop; on the target it wakes up and tells its
+// client.
 //
 // To its client it speaks JSON lines over a socket pair: {"progress": text}, and at last
-// {"verdict": ..., "text": report, "json": report}.  From it it takes {"cancel": true}.  A client that is gone ends nothing.
+// {"verdict": ..., "text": report, "json": report}.  From it it takes {"cancel": true}.  A client that is
+// gone ends nothing.
 #pragma once
 
 #include <cstdint>

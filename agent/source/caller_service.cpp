@@ -11,7 +11,8 @@ namespace smig {
 
 namespace {
 
-// The end of the control connection is the clone's sign that RELEASED was heard: let it leave before the NIC goes.
+// The end of the control connection is the clone's sign that RELEASED was heard: let it leave before the NIC
+// goes.
 constexpr int kFarewellMs = 150;
 
 }  // namespace
@@ -29,15 +30,22 @@ bool CallerService::perform(const SourceAction& action, const SourceMachine& mac
             port_.answer(action.caller, SMIG_WIRE_GO, encode(go));
             return true;
         }
-        case SourceDo::answer_void: port_.answer(action.caller, SMIG_WIRE_VOID, encode(verdict)); return true;
-        case SourceDo::answer_wait: port_.answer(action.caller, SMIG_WIRE_WAIT, encode(verdict)); return true;
-        case SourceDo::end_caller: port_.end(action.caller); return true;
+        case SourceDo::answer_void:
+            port_.answer(action.caller, SMIG_WIRE_VOID, encode(verdict));
+            return true;
+        case SourceDo::answer_wait:
+            port_.answer(action.caller, SMIG_WIRE_WAIT, encode(verdict));
+            return true;
+        case SourceDo::end_caller:
+            port_.end(action.caller);
+            return true;
         case SourceDo::retire:
             if (keep_source_) return true;
             ::poll(nullptr, 0, kFarewellMs);
             power_.off();
             return true;
-        default: return false;
+        default:
+            return false;
     }
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Answers the clone on the control port as the machine says, for the stop process and for a supervisor that took over.
+// Answers the clone on the control port as the machine says, for the stop process and for a supervisor that
+// took over.
 #pragma once
 
 #include <vector>

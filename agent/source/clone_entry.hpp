@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The door from the source's code to the clone's: the process that wakes up on the target is the source's stop process,
-// but what it has to do there is the peer's business (agent/peer/clone.hpp).  The command line joins the two.
+// The door from the source's code to the clone's: the process that wakes up on the target is the source's
+// stop process, but what it has to do there is the peer's business (agent/peer/clone.hpp).  The command line
+// joins the two.
 #pragma once
 
 #include <functional>
@@ -15,8 +16,8 @@
 namespace smig {
 
 struct CloneStart {
-    Device& device;              // the move's owner, in state CLONE
-    std::string_view handover;   // as the target wrote it
+    Device& device;             // the move's owner, in state CLONE
+    std::string_view handover;  // as the target wrote it
     const NetworkPlan& plan;
     const Holds& holds;
     Pulse pulse;

@@ -19,7 +19,8 @@ constexpr std::int64_t kAnswerMs = 1'000;
 
 }  // namespace
 
-ControlPort::ControlPort(Fd listener, Pulse pulse) : listener_(std::move(listener)), pulse_(std::move(pulse)) {
+ControlPort::ControlPort(Fd listener, Pulse pulse)
+    : listener_(std::move(listener)), pulse_(std::move(pulse)) {
     callers_.reserve(kMostCallers + 1);
 }
 
@@ -34,7 +35,8 @@ void ControlPort::accept_all() {
         if (!fd) return;
         tune_socket(fd.get());
         if (callers_.size() == kMostCallers) callers_.erase(callers_.begin());
-        callers_.push_back({next_number_++, Channel(std::move(fd), FrameWriter{}, FrameReader(kControlPayload), pulse_),
+        callers_.push_back({next_number_++,
+                            Channel(std::move(fd), FrameWriter{}, FrameReader(kControlPayload), pulse_),
                             mono_ms() + kSilenceMs});
     }
 }
@@ -74,7 +76,8 @@ ControlPort::Caller* ControlPort::find(int number) {
 
 void ControlPort::answer(int caller, smig_wire_type type, ByteView payload) {
     Caller* known = find(caller);
-    if (known != nullptr && !known->channel.send(type, {payload}, kAnswerMs)) std::erase_if(callers_, [&](const Caller& one) { return one.number == caller; });
+    if (known != nullptr && !known->channel.send(type, {payload}, kAnswerMs))
+        std::erase_if(callers_, [&](const Caller& one) { return one.number == caller; });
 }
 
 void ControlPort::end(int caller) {

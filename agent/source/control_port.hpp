@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where the clone calls the source: a listener and a few callers, each with its own small frames.  A caller that is
-// silent, slow or wrong is dropped; the oldest gives way to a new one.  Thread: one.
+// Where the clone calls the source: a listener and a few callers, each with its own small frames.  A caller
+// that is silent, slow or wrong is dropped; the oldest gives way to a new one.  Thread: one.
 #pragma once
 
 #include <poll.h>

@@ -8,8 +8,8 @@
 
 namespace smig {
 
-// The caller keeps nothing of the connection and the listener.  Returns the reading end of the pipe that will bring one
-// MoveOutcome; its end without one means that both processes died.
+// The caller keeps nothing of the connection and the listener.  Returns the reading end of the pipe that will
+// bring one MoveOutcome; its end without one means that both processes died.
 Result<Fd> fork_stop_and_supervisor(StopPlan& plan, StopConnection connection, Fd listener);
 
 }  // namespace smig

@@ -36,7 +36,8 @@ smig_wire_image to_wire(const smig_image_header& header) {
     image.zero_pages = header.zero_pages;
     image.page_table_levels = header.page_table_levels;
     image.vcpus = header.vcpus;
-    static_assert(sizeof(image.release) == sizeof(header.release) && sizeof(image.version) == sizeof(header.version));
+    static_assert(sizeof(image.release) == sizeof(header.release) &&
+                  sizeof(image.version) == sizeof(header.version));
     std::memcpy(image.release, header.release, sizeof(image.release));
     std::memcpy(image.version, header.version, sizeof(image.version));
     return image;

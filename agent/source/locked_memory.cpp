@@ -31,7 +31,8 @@ Result<void> lock_memory() {
     ::mallopt(M_TOP_PAD, kHeapAhead);
     const rlimit unlimited{RLIM_INFINITY, RLIM_INFINITY};
     ::setrlimit(RLIMIT_MEMLOCK, &unlimited);
-    if (::mlockall(MCL_CURRENT | MCL_FUTURE) != 0) return errno_error(Remedy::refused, "locking memory for the stop");
+    if (::mlockall(MCL_CURRENT | MCL_FUTURE) != 0)
+        return errno_error(Remedy::refused, "locking memory for the stop");
     void* heap = std::malloc(kHeapAhead);
     if (heap == nullptr) return Error{Remedy::refused, "no memory for the stop"};
     std::memset(heap, 0, kHeapAhead);

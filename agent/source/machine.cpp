@@ -47,11 +47,13 @@ SourceActions SourceMachine::roll_back(smig_wire_reason reason, std::string_view
 }
 
 SourceActions SourceMachine::on(const SourceEvent& event, std::int64_t now_ms) {
-    if (const auto* alive = as<Alive>(event)) return on_caller(alive->caller, alive->epoch, alive->boot_nonce);
+    if (const auto* alive = as<Alive>(event))
+        return on_caller(alive->caller, alive->epoch, alive->boot_nonce);
     if (const auto* released = as<Released>(event)) return on_released(*released);
     if (!before_commit()) {
         // Given up while CAPTURE was under way: its success comes too late.
-        if (state_ == SMIG_SOURCE_ROLLED_BACK && as<Stopped>(event) != nullptr) return {{SourceDo::undo_stop}};
+        if (state_ == SMIG_SOURCE_ROLLED_BACK && as<Stopped>(event) != nullptr)
+            return {{SourceDo::undo_stop}};
         // Only callers are still answered.
         return {};
     }
@@ -60,8 +62,9 @@ SourceActions SourceMachine::on(const SourceEvent& event, std::int64_t now_ms) {
     if (const auto* failed = as<PeerFailed>(event))
         return roll_back(SMIG_REASON_CANCELLED, "the target gave up: " + failed->text);
     if (const auto* lost = as<Lost>(event)) {
-        // After JUMP the landing environment is gone, and a reset says nothing: it may come from the clone, which knows
-        // no such connection.  Only the landing environment can close in order, and then it did not jump.
+        // After JUMP the landing environment is gone, and a reset says nothing: it may come from the clone,
+        // which knows no such connection.  Only the landing environment can close in order, and then it did
+        // not jump.
         if (state_ == SMIG_SOURCE_AWAITING_ALIVE && !lost->in_order) return {};
         return roll_back(SMIG_REASON_CANCELLED, "the connection to the target was lost: " + lost->text);
     }
@@ -81,7 +84,8 @@ SourceActions SourceMachine::on_checking(const SourceEvent& event, std::int64_t 
         awaited_ = awaited;
         return enter(SMIG_SOURCE_CHECKING, now_ms + limits_.answer, what);
     };
-    if (as<Start>(event) != nullptr && awaited_ == Awaited::nothing) return ask(Awaited::welcome, SourceDo::send_hello);
+    if (as<Start>(event) != nullptr && awaited_ == Awaited::nothing)
+        return ask(Awaited::welcome, SourceDo::send_hello);
     if (const auto* welcomed = as<Welcomed>(event); welcomed != nullptr && awaited_ == Awaited::welcome) {
         boot_nonce_ = welcomed->boot_nonce;
         return ask(Awaited::answer, SourceDo::send_describe);
@@ -90,7 +94,8 @@ SourceActions SourceMachine::on_checking(const SourceEvent& event, std::int64_t 
         refused_ = true;
         return roll_back(SMIG_REASON_REFUSED, refused->text);
     }
-    if (as<Accepted>(event) != nullptr && awaited_ == Awaited::answer) return ask(Awaited::clocks, SourceDo::sample_clocks);
+    if (as<Accepted>(event) != nullptr && awaited_ == Awaited::answer)
+        return ask(Awaited::clocks, SourceDo::sample_clocks);
     if (as<ClocksSampled>(event) != nullptr && awaited_ == Awaited::clocks)
         return enter(SMIG_SOURCE_LANDING, now_ms + limits_.land, SourceDo::send_land);
     return roll_back(SMIG_REASON_PROTOCOL, "the target sent what was not asked");
@@ -129,7 +134,8 @@ SourceActions SourceMachine::on_progress(const SourceEvent& event, std::int64_t 
         actions.insert(actions.begin(), {SourceDo::answer_void, committed_for_});
         return actions;
     }
-    return roll_back(SMIG_REASON_PROTOCOL, std::string("an event that has no place in ") + state_name(state_));
+    return roll_back(SMIG_REASON_PROTOCOL,
+                     std::string("an event that has no place in ") + state_name(state_));
 }
 
 SourceActions SourceMachine::on_caller(int caller, const WireId& epoch, const WireId& boot_nonce) {
@@ -141,9 +147,12 @@ SourceActions SourceMachine::on_caller(int caller, const WireId& epoch, const Wi
             committed_for_ = caller;
             return {{SourceDo::commit}};
         case SMIG_SOURCE_GIVEN:
-        case SMIG_SOURCE_FINISHED: return {{SourceDo::answer_go, caller}};
-        case SMIG_SOURCE_ROLLED_BACK: return {{SourceDo::answer_void, caller}};
-        default: return {{SourceDo::answer_wait, caller}};
+        case SMIG_SOURCE_FINISHED:
+            return {{SourceDo::answer_go, caller}};
+        case SMIG_SOURCE_ROLLED_BACK:
+            return {{SourceDo::answer_void, caller}};
+        default:
+            return {{SourceDo::answer_wait, caller}};
     }
 }
 

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// The source's half of a move, as a pure machine: events and the time in, actions out.  PROTOCOL.md has it as a table.
+// The source's half of a move, as a pure machine: events and the time in, actions out.  PROTOCOL.md has it as
+// a table.
 //
-// Invariant: the state becomes GIVEN by the event `committed` alone, that event is taken in AWAITING_ALIVE alone, and GO
-// is never among the actions before.  From GIVEN no event leads back.
+// Invariant: the state becomes GIVEN by the event `committed` alone, that event is taken in AWAITING_ALIVE
+// alone, and GO is never among the actions before.  From GIVEN no event leads back.
 //
-// The agent process drives it in CHECKING, the stop process from LANDING on (a fork copies it as it is), and the
-// supervisor drives one made by adopt() when the stop process has died.
+// The agent process drives it in CHECKING, the stop process from LANDING on (a fork copies it as it is), and
+// the supervisor drives one made by adopt() when the stop process has died.
 #pragma once
 
 #include <cstdint>
@@ -22,33 +23,62 @@
 namespace smig {
 
 namespace source_event {
-struct Start {};                     // connected
-struct Welcomed { WireId boot_nonce{}; };
+struct Start {};  // connected
+struct Welcomed {
+    WireId boot_nonce{};
+};
 struct Accepted {};
-struct Refused { std::string text; };
+struct Refused {
+    std::string text;
+};
 struct ClocksSampled {};
-struct CancelAsked {};               // a person
+struct CancelAsked {};  // a person
 struct Landed {};
-struct Stopped {};                   // CAPTURE returned on the source
-struct StopFailed { std::string text; };   // and undid everything
-struct ImageSent { smig_wire_image_end end{}; };
-struct Ready { smig_wire_ready ready{}; };
-struct PeerFailed { std::string text; };   // FAILED
-struct Lost { bool in_order = false; std::string text; };  // the connection to the target
-struct Broken { smig_wire_reason reason{}; std::string text; };  // anything else that ends the attempt
+struct Stopped {};  // CAPTURE returned on the source
+struct StopFailed {
+    std::string text;
+};  // and undid everything
+struct ImageSent {
+    smig_wire_image_end end{};
+};
+struct Ready {
+    smig_wire_ready ready{};
+};
+struct PeerFailed {
+    std::string text;
+};  // FAILED
+struct Lost {
+    bool in_order = false;
+    std::string text;
+};  // the connection to the target
+struct Broken {
+    smig_wire_reason reason{};
+    std::string text;
+};  // anything else that ends the attempt
 struct DeadlinePassed {};
-struct Alive { int caller = 0; WireId epoch{}; WireId boot_nonce{}; };  // on the control port
-struct Released { int caller = 0; WireId epoch{}; WireId boot_nonce{}; };
+struct Alive {
+    int caller = 0;
+    WireId epoch{};
+    WireId boot_nonce{};
+};  // on the control port
+struct Released {
+    int caller = 0;
+    WireId epoch{};
+    WireId boot_nonce{};
+};
 struct Committed {};
-struct CommitFailed { std::string text; };
+struct CommitFailed {
+    std::string text;
+};
 }  // namespace source_event
 
 using SourceEvent =
     std::variant<source_event::Start, source_event::Welcomed, source_event::Accepted, source_event::Refused,
-                 source_event::ClocksSampled, source_event::CancelAsked, source_event::Landed, source_event::Stopped,
-                 source_event::StopFailed, source_event::ImageSent, source_event::Ready, source_event::PeerFailed,
-                 source_event::Lost, source_event::Broken, source_event::DeadlinePassed, source_event::Alive,
-                 source_event::Released, source_event::Committed, source_event::CommitFailed>;
+                 source_event::ClocksSampled, source_event::CancelAsked, source_event::Landed,
+                 source_event::Stopped, source_event::StopFailed, source_event::ImageSent,
+                 source_event::Ready, source_event::PeerFailed, source_event::Lost, source_event::Broken,
+                 source_event::DeadlinePassed, source_event::Alive, source_event::Released,
+                 source_event::Committed, source_event::CommitFailed>;
 
 enum class SourceDo {
     send_hello,     // -> Welcomed
@@ -58,15 +88,15 @@ enum class SourceDo {
     stop,           // BEGIN, FLOWS, PREPARE, CAPTURE -> Stopped | StopFailed
     send_image,     // all of it, VERIFY, IMAGE_END -> ImageSent
     send_jump,
-    commit,         // -> Committed | CommitFailed
-    answer_go,      // to `caller`
+    commit,     // -> Committed | CommitFailed
+    answer_go,  // to `caller`
     answer_void,
     answer_wait,
-    end_caller,     // RELEASED was heard: close its connection in order
-    undo_stop,      // the guest runs here again
-    tell_peer,      // ABORT with reason() and text(), best effort; close the connection
-    report_back,    // to the agent: rolled back or refused
-    retire,         // the guest runs elsewhere: power off, or stay frozen
+    end_caller,   // RELEASED was heard: close its connection in order
+    undo_stop,    // the guest runs here again
+    tell_peer,    // ABORT with reason() and text(), best effort; close the connection
+    report_back,  // to the agent: rolled back or refused
+    retire,       // the guest runs elsewhere: power off, or stay frozen
 };
 
 struct SourceAction {
@@ -112,7 +142,9 @@ private:
     SourceActions on_released(const source_event::Released& event);
     SourceActions on_checking(const SourceEvent& event, std::int64_t now_ms);
     SourceActions on_progress(const SourceEvent& event, std::int64_t now_ms);
-    [[nodiscard]] bool before_commit() const { return owner_of(state_) == Owner::source && state_ != SMIG_SOURCE_ROLLED_BACK; }
+    [[nodiscard]] bool before_commit() const {
+        return owner_of(state_) == Owner::source && state_ != SMIG_SOURCE_ROLLED_BACK;
+    }
 
     SourceLimits limits_;
     WireId epoch_;

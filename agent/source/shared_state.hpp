@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // What agent, stop process and supervisor share while they move a guest: memory mapped before the forks.
 //
-// On the clone it holds what stood there at some moment after the capture, for the source goes on writing while the
-// image travels.  So the clone's side takes nothing from it but `epoch`, `boot_nonce` (never change) and `handover`
-// (written there).
+// On the clone it holds what stood there at some moment after the capture, for the source goes on writing
+// while the image travels.  So the clone's side takes nothing from it but `epoch`, `boot_nonce` (never
+// change) and `handover` (written there).
 #pragma once
 
 #include <sys/mman.h>
@@ -24,7 +24,7 @@ struct SharedState {
     WireId boot_nonce{};
 
     std::atomic<std::uint32_t> state{SMIG_SOURCE_CHECKING};  // of the source's machine
-    std::atomic<std::int64_t> heard_by_ms{kNever};            // the stop process will have spoken by then
+    std::atomic<std::int64_t> heard_by_ms{kNever};           // the stop process will have spoken by then
     std::atomic<bool> supervisor_ready{false};
     std::atomic<bool> cancel_asked{false};
     std::atomic<bool> jump_sent{false};  // a clone may ask for GO
@@ -45,7 +45,8 @@ using SharedStatePtr = std::unique_ptr<SharedState, UnmapSharedState>;
 
 // nullptr: no memory.
 inline SharedStatePtr make_shared_state() {
-    void* memory = ::mmap(nullptr, sizeof(SharedState), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    void* memory =
+        ::mmap(nullptr, sizeof(SharedState), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     return SharedStatePtr(memory == MAP_FAILED ? nullptr : new (memory) SharedState{});
 }
 

@@ -110,21 +110,30 @@ private:
     std::optional<SourceEvent> perform(const SourceAction& action) {
         if (callers_.perform(action, machine_)) return {};
         switch (action.what) {
-            case SourceDo::send_land: return send(SMIG_WIRE_LAND, encode(plan_.land));
-            case SourceDo::stop: return stop();
-            case SourceDo::send_image: return send_image();
+            case SourceDo::send_land:
+                return send(SMIG_WIRE_LAND, encode(plan_.land));
+            case SourceDo::stop:
+                return stop();
+            case SourceDo::send_image:
+                return send_image();
             case SourceDo::send_jump:
                 // First, so that whoever goes on after this process knows that a clone may ask.
                 shared_.jump_sent = true;
                 go_.jump_ns = mono_ns();
                 return send(SMIG_WIRE_JUMP, {});
-            case SourceDo::commit: return commit();
+            case SourceDo::commit:
+                return commit();
             case SourceDo::undo_stop:
                 if (!device_->thaw()) device_.reset();
                 return {};
-            case SourceDo::tell_peer: tell_peer(); return {};
-            case SourceDo::report_back: report_back(); return {};
-            default: return {};
+            case SourceDo::tell_peer:
+                tell_peer();
+                return {};
+            case SourceDo::report_back:
+                report_back();
+                return {};
+            default:
+                return {};
         }
     }
 
@@ -177,7 +186,8 @@ private:
             if (!begun) break;
             if (shared_.cancel_asked) return source_event::StopFailed{"cancelled"};
             auto captured = capture();
-            if (!captured && captured.error().remedy == Remedy::retry && attempt + 1 < kCaptureAttempts) continue;
+            if (!captured && captured.error().remedy == Remedy::retry && attempt + 1 < kCaptureAttempts)
+                continue;
             begun = captured;
             break;
         }
@@ -200,8 +210,13 @@ private:
         std::memcpy(shared_.handover, handover_.data(), handover_.size());
         shared_.handover_length = SMIG_WIRE_HANDOVER_LEN;
         close_silently(channel_.release_fd().release());
-        CloneStart start{*device_, std::string_view(handover_.data(), handover_.size()), plan_.network, plan_.holds, pulse_,
-                         outcome_, [this] {
+        CloneStart start{*device_,
+                         std::string_view(handover_.data(), handover_.size()),
+                         plan_.network,
+                         plan_.holds,
+                         pulse_,
+                         outcome_,
+                         [this] {
                              device_.reset();  // before the report: whoever reads it may move on
                              write_outcome(report_.get(), outcome_);
                              shared_.reported = true;
@@ -218,7 +233,8 @@ private:
         if (auto verified = device_->verify(); !verified)
             return source_event::Broken{SMIG_REASON_DEVICE, verified.error().text};
         const smig_wire_image_end end = sender_->end();
-        if (auto sent = channel_.send(SMIG_WIRE_IMAGE_END, {encode(end)}, kStallMs); !sent) return sending_failed(sent.error());
+        if (auto sent = channel_.send(SMIG_WIRE_IMAGE_END, {encode(end)}, kStallMs); !sent)
+            return sending_failed(sent.error());
         go_.image_end_ns = mono_ns();
         go_.data_pages = end.data_pages;
         go_.zero_pages = end.zero_pages;
@@ -279,7 +295,8 @@ private:
             const std::int64_t now = mono_ms();
             if (now >= machine_.deadline_ms()) return source_event::DeadlinePassed{};
             if (over()) return source_event::DeadlinePassed{};
-            if (shared_.cancel_asked && machine_.state() == SMIG_SOURCE_LANDING) return source_event::CancelAsked{};
+            if (shared_.cancel_asked && machine_.state() == SMIG_SOURCE_LANDING)
+                return source_event::CancelAsked{};
             polled_.clear();
             port_.add_to(polled_);
             if (channel_.fd() >= 0) polled_.push_back({channel_.fd(), POLLIN, 0});
@@ -298,7 +315,8 @@ private:
         if (frame.error().remedy == Remedy::retry) return {};
         const bool in_order = channel_.ended_in_order();
         channel_.close();
-        if (frame.error().remedy == Remedy::protocol) return source_event::Broken{SMIG_REASON_PROTOCOL, frame.error().text};
+        if (frame.error().remedy == Remedy::protocol)
+            return source_event::Broken{SMIG_REASON_PROTOCOL, frame.error().text};
         return source_event::Lost{in_order, frame.error().text};
     }
 
@@ -307,7 +325,8 @@ private:
             auto landed = decode_landed(frame.payload);
             if (!landed) return source_event::Broken{SMIG_REASON_PROTOCOL, landed.error().text};
             if (landed.value().footprint_pages > info_.ram_pages)
-                return source_event::Broken{SMIG_REASON_REFUSED, "the landing environment keeps more memory than this guest has"};
+                return source_event::Broken{SMIG_REASON_REFUSED,
+                                            "the landing environment keeps more memory than this guest has"};
             footprint_pages_ = landed.value().footprint_pages;
             return source_event::Landed{};
         }
@@ -322,8 +341,9 @@ private:
             if (!failed) return source_event::Broken{SMIG_REASON_PROTOCOL, failed.error().text};
             return source_event::PeerFailed{failed.value().text};
         }
-        return source_event::Broken{SMIG_REASON_PROTOCOL,
-                                    std::string("the target sent ") + type_name(static_cast<std::uint16_t>(frame.type))};
+        return source_event::Broken{
+            SMIG_REASON_PROTOCOL,
+            std::string("the target sent ") + type_name(static_cast<std::uint16_t>(frame.type))};
     }
 
     StopPlan& plan_;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The one process that runs while the guest is stopped: makes room on the target, stops and captures the guest, sends the
-// image, and gives the guest away or takes it back.  On the target it wakes up again, as the clone's first process.
+// The one process that runs while the guest is stopped: makes room on the target, stops and captures the
+// guest, sends the image, and gives the guest away or takes it back.  On the target it wakes up again, as the
+// clone's first process.
 //
-// Single-threaded, memory locked, heap and buffers there before the stop; from the stop on it writes no file and no log
-// and resolves no name.  Its death before commit closes the device, and the module undoes everything.
+// Single-threaded, memory locked, heap and buffers there before the stop; from the stop on it writes no file
+// and no log and resolves no name.  Its death before commit closes the device, and the module undoes
+// everything.
 #pragma once
 
 #include <cstdint>
@@ -42,8 +44,8 @@ struct StopConnection {
     std::uint32_t next_received_sequence = 0;
 };
 
-// Runs in the forked process until its part is over; its exit code.  `listener` is the control port, `report` the pipe
-// that takes one MoveOutcome.
+// Runs in the forked process until its part is over; its exit code.  `listener` is the control port, `report`
+// the pipe that takes one MoveOutcome.
 int run_stop_process(StopPlan& plan, StopConnection connection, Fd listener, Fd report);
 
 // Writes the outcome in one piece.  False: nobody reads it any more.

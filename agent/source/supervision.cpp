@@ -16,7 +16,8 @@ Supervision supervise(const Observation& seen) {
     const bool is_clone = seen.device_state == SMIG_STATE_CLONE;
     if (seen.stop_process_alive) {
         if (!seen.overdue) return Supervision::watch;
-        if (seen.device_state == 0 || (is_clone && seen.clone_seen_ms <= kCloneGraceMs)) return Supervision::watch;
+        if (seen.device_state == 0 || (is_clone && seen.clone_seen_ms <= kCloneGraceMs))
+            return Supervision::watch;
         return Supervision::kill;
     }
     if (is_clone) return Supervision::be_clone;

@@ -8,12 +8,12 @@ namespace smig {
 
 struct Observation {
     bool stop_process_alive = true;
-    bool overdue = false;             // it has not spoken when it said it would
-    std::uint32_t device_state = 0;   // enum smig_state; 0: the module does not answer
-    std::int64_t clone_seen_ms = 0;   // for how long the module has been saying CLONE
-    bool woke_as_clone = false;       // the stop process got as far as to say so
+    bool overdue = false;            // it has not spoken when it said it would
+    std::uint32_t device_state = 0;  // enum smig_state; 0: the module does not answer
+    std::int64_t clone_seen_ms = 0;  // for how long the module has been saying CLONE
+    bool woke_as_clone = false;      // the stop process got as far as to say so
     bool jump_sent = false;
-    bool reported = false;            // the agent knows how it ended
+    bool reported = false;  // the agent knows how it ended
 };
 
 enum class Supervision {
@@ -26,8 +26,9 @@ enum class Supervision {
     be_clone,       // adopt CLONE and do the clone's part
 };
 
-// Before commit a hanging stop process is killed, for its death undoes the stop.  In GIVEN and CLONE the module keeps the
-// state over a death, so killing is as safe there; a clone just woken gets time to speak first.
+// Before commit a hanging stop process is killed, for its death undoes the stop.  In GIVEN and CLONE the
+// module keeps the state over a death, so killing is as safe there; a clone just woken gets time to speak
+// first.
 [[nodiscard]] Supervision supervise(const Observation& seen);
 
 }  // namespace smig

@@ -41,13 +41,17 @@ public:
         shared_.supervisor_ready = true;
         for (;;) {
             switch (supervise(look())) {
-                case Supervision::watch: break;
+                case Supervision::watch:
+                    break;
                 case Supervision::kill:
                     ::syscall(SYS_pidfd_send_signal, stop_process_.get(), SIGKILL, nullptr, 0);
                     ::poll(nullptr, 0, kWatchMs);
                     break;
-                case Supervision::leave: return 0;
-                case Supervision::report_leave: report_death(); return 0;
+                case Supervision::leave:
+                    return 0;
+                case Supervision::report_leave:
+                    report_death();
+                    return 0;
                 case Supervision::report_refuse:
                     report_death();
                     serve(SMIG_SOURCE_ROLLED_BACK);
@@ -105,7 +109,8 @@ private:
             port.add_to(polled);
             if (::poll(polled.data(), polled.size(), kWatchMs) <= 0) continue;
             for (const SourceEvent& event : port.service())
-                for (const SourceAction& action : machine.on(event, mono_ms())) callers.perform(action, machine);
+                for (const SourceAction& action : machine.on(event, mono_ms()))
+                    callers.perform(action, machine);
         }
     }
 

@@ -29,7 +29,8 @@ public:
         if (deadline_ms >= kNever) return;
         timer_.expires_after(std::chrono::milliseconds(std::max<std::int64_t>(0, deadline_ms - mono_ms())));
         timer_.async_wait([&socket, passed = passed_](boost::system::error_code error) {
-            // Cancelled, or expired and then abandoned: this handler alone still holds `passed`, the socket may be gone.
+            // Cancelled, or expired and then abandoned: this handler alone still holds `passed`, the socket
+            // may be gone.
             if (error || passed.use_count() < 2) return;
             *passed = true;
             socket.cancel(error);
@@ -50,9 +51,11 @@ Error lost(const char* what, const boost::system::error_code& error, const Deadl
 
 }  // namespace
 
-AsyncChannel::AsyncChannel(Socket socket, std::size_t max_payload) : socket_(std::move(socket)), reader_(max_payload) {}
+AsyncChannel::AsyncChannel(Socket socket, std::size_t max_payload)
+    : socket_(std::move(socket)), reader_(max_payload) {}
 
-asio::awaitable<Result<void>> AsyncChannel::send(smig_wire_type type, ByteView payload, std::int64_t deadline_ms) {
+asio::awaitable<Result<void>> AsyncChannel::send(smig_wire_type type, ByteView payload,
+                                                 std::int64_t deadline_ms) {
     const SealedHeader header = writer_.seal(type, std::span(&payload, 1));
     const std::array<asio::const_buffer, 2> buffers{asio::buffer(header.bytes.data(), header.bytes.size()),
                                                     asio::buffer(payload.data(), payload.size())};
@@ -70,7 +73,8 @@ asio::awaitable<Result<Frame>> AsyncChannel::receive(std::int64_t deadline_ms) {
     Deadline deadline(socket_, deadline_ms);
     for (;;) {
         const std::span<std::byte> place = reader_.wanted();
-        const auto [error, count] = co_await socket_.async_read_some(asio::buffer(place.data(), place.size()), kTuple);
+        const auto [error, count] =
+            co_await socket_.async_read_some(asio::buffer(place.data(), place.size()), kTuple);
         if (error) co_return lost("receiving", error, deadline);
         auto complete = reader_.took(count);
         if (!complete) co_return complete.error();
@@ -87,7 +91,8 @@ asio::awaitable<void> AsyncChannel::drain(std::int64_t deadline_ms) {
     std::array<std::byte, 16384> unread{};
     Deadline deadline(socket_, deadline_ms);
     for (;;) {
-        const auto [error, count] = co_await socket_.async_read_some(asio::buffer(unread.data(), unread.size()), kTuple);
+        const auto [error, count] =
+            co_await socket_.async_read_some(asio::buffer(unread.data(), unread.size()), kTuple);
         if (error || count == 0) co_return;
     }
 }

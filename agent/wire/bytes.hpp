@@ -22,7 +22,8 @@ template <class Unsigned>
 [[nodiscard]] inline Unsigned get_le(const std::byte* in) {
     Unsigned value = 0;
     for (std::size_t i = 0; i < sizeof(Unsigned); ++i)
-        value = static_cast<Unsigned>(value | static_cast<Unsigned>(std::to_integer<Unsigned>(in[i]) << (8 * i)));
+        value =
+            static_cast<Unsigned>(value | static_cast<Unsigned>(std::to_integer<Unsigned>(in[i]) << (8 * i)));
     return value;
 }
 
@@ -62,7 +63,8 @@ public:
     template <std::size_t kCount>
     void raw(std::uint8_t (&out)[kCount]) {
         const ByteView field = take(kCount);
-        for (std::size_t i = 0; i < kCount; ++i) out[i] = ok_ ? std::to_integer<std::uint8_t>(field[i]) : std::uint8_t{0};
+        for (std::size_t i = 0; i < kCount; ++i)
+            out[i] = ok_ ? std::to_integer<std::uint8_t>(field[i]) : std::uint8_t{0};
     }
     [[nodiscard]] ByteView rest() { return take(in_.size()); }
     [[nodiscard]] bool ok() const { return ok_; }

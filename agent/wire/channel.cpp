@@ -22,7 +22,9 @@ namespace {
 constexpr int kSocketBuffer = 2 << 20;
 constexpr std::size_t kMostPieces = 8;
 
-void set_option(int fd, int level, int name, int value) { ::setsockopt(fd, level, name, &value, sizeof(value)); }
+void set_option(int fd, int level, int name, int value) {
+    ::setsockopt(fd, level, name, &value, sizeof(value));
+}
 
 }  // namespace
 
@@ -53,7 +55,8 @@ bool Channel::wait(short events, std::int64_t deadline_ms) {
     }
 }
 
-Result<std::uint64_t> Channel::send(smig_wire_type type, std::span<const ByteView> pieces, std::int64_t stall_ms) {
+Result<std::uint64_t> Channel::send(smig_wire_type type, std::span<const ByteView> pieces,
+                                    std::int64_t stall_ms) {
     if (!fd_) return Error{Remedy::peer_lost, "the connection is closed"};
     SMIG_CHECK(pieces.size() < kMostPieces);
     const SealedHeader header = writer_.seal(type, pieces);
@@ -74,10 +77,13 @@ Result<std::uint64_t> Channel::send(smig_wire_type type, std::span<const ByteVie
         const ssize_t sent = ::sendmsg(fd_.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (sent < 0) {
             if (errno == EINTR) continue;
-            if (errno != EAGAIN) return errno_error(Remedy::peer_lost, std::string("sending ") + type_name(static_cast<std::uint16_t>(type)));
+            if (errno != EAGAIN)
+                return errno_error(Remedy::peer_lost,
+                                   std::string("sending ") + type_name(static_cast<std::uint16_t>(type)));
             if (!wait(POLLOUT, deadline))
-                return Error{Remedy::peer_lost, std::string("sending ") + type_name(static_cast<std::uint16_t>(type)) +
-                                                    ": the peer took nothing for " + std::to_string(stall_ms) + " ms"};
+                return Error{Remedy::peer_lost,
+                             std::string("sending ") + type_name(static_cast<std::uint16_t>(type)) +
+                                 ": the peer took nothing for " + std::to_string(stall_ms) + " ms"};
             continue;
         }
         deadline = mono_ms() + stall_ms;

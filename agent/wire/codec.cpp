@@ -21,7 +21,9 @@ Result<Message> whole(const BytesReader& reader, const Message& message, const c
     return message;
 }
 
-Error not_reserved(const char* name) { return wire_error(WireFault::not_reserved, name); }
+Error not_reserved(const char* name) {
+    return wire_error(WireFault::not_reserved, name);
+}
 
 smig_wire_verdict read_ids(BytesReader& reader) {
     smig_wire_verdict ids{};
@@ -163,11 +165,14 @@ Result<smig_wire_image> decode_image(ByteView payload) {
     reader.raw(message.version);
     auto result = whole(reader, message, "IMAGE");
     if (!result) return result;
-    if (message.top_pfn == 0 || message.top_pfn > SMIG_WIRE_MAX_TOP_PFN || message.handover_pfn >= message.top_pfn)
+    if (message.top_pfn == 0 || message.top_pfn > SMIG_WIRE_MAX_TOP_PFN ||
+        message.handover_pfn >= message.top_pfn)
         return wire_error(WireFault::bad_range, "IMAGE: top_pfn or handover_pfn");
-    if (message.image_pages == 0 || message.image_pages > message.top_pfn || message.zero_pages > message.image_pages)
+    if (message.image_pages == 0 || message.image_pages > message.top_pfn ||
+        message.zero_pages > message.image_pages)
         return wire_error(WireFault::bad_count, "IMAGE: image_pages or zero_pages");
-    if (message.release[sizeof(message.release) - 1] != 0 || message.version[sizeof(message.version) - 1] != 0)
+    if (message.release[sizeof(message.release) - 1] != 0 ||
+        message.version[sizeof(message.version) - 1] != 0)
         return wire_error(WireFault::bad_value, "IMAGE: release or version does not end");
     return result;
 }
@@ -188,7 +193,9 @@ Bytes encode(const smig_wire_ready& message) {
     return encode(smig_wire_image_end{message.data_pages, message.zero_pages, message.digest});
 }
 
-Result<smig_wire_ready> decode_ready(ByteView payload) { return decode_counts(payload, "READY"); }
+Result<smig_wire_ready> decode_ready(ByteView payload) {
+    return decode_counts(payload, "READY");
+}
 
 Bytes encode(const smig_wire_alive& message) {
     Bytes out;
@@ -281,11 +288,14 @@ Result<Failure> decode_failure(ByteView payload) {
     if (!reader.ok() || text.size() < length) return wire_error(WireFault::truncated, "FAILED");
     if (text.size() > length) return wire_error(WireFault::trailing, "FAILED");
     if (length > kFailureTextMost) return wire_error(WireFault::bad_length, "FAILED");
-    if (reason == 0 || reason > SMIG_REASON_INTEGRITY) return wire_error(WireFault::bad_value, "FAILED: reason");
+    if (reason == 0 || reason > SMIG_REASON_INTEGRITY)
+        return wire_error(WireFault::bad_value, "FAILED: reason");
     return Failure{static_cast<smig_wire_reason>(reason), printable(decode_text(text))};
 }
 
-ByteView encode_text(std::string_view text) { return std::as_bytes(std::span(text)); }
+ByteView encode_text(std::string_view text) {
+    return std::as_bytes(std::span(text));
+}
 
 std::string decode_text(ByteView payload) {
     return {reinterpret_cast<const char*>(payload.data()), payload.size()};
@@ -294,7 +304,11 @@ std::string decode_text(ByteView payload) {
 std::string printable(std::string_view text) {
     std::string out(text);
     std::ranges::replace_if(
-        out, [](char letter) { return (static_cast<unsigned char>(letter) < 0x20 && letter != '\n') || letter == 0x7f; }, '?');
+        out,
+        [](char letter) {
+            return (static_cast<unsigned char>(letter) < 0x20 && letter != '\n') || letter == 0x7f;
+        },
+        '?');
     return out;
 }
 
@@ -309,8 +323,10 @@ Result<BitmapView> decode_bitmap(ByteView payload) {
     const auto offset = reader.number<std::uint64_t>();
     const ByteView words = reader.rest();
     if (!reader.ok() || words.empty()) return wire_error(WireFault::truncated, "BITMAP");
-    if (words.size() % 8 != 0 || words.size() > SMIG_WIRE_BITMAP_CHUNK) return wire_error(WireFault::bad_length, "BITMAP");
-    if (offset % 8 != 0 || offset > SMIG_WIRE_MAX_TOP_PFN / 8 || words.size() > SMIG_WIRE_MAX_TOP_PFN / 8 - offset)
+    if (words.size() % 8 != 0 || words.size() > SMIG_WIRE_BITMAP_CHUNK)
+        return wire_error(WireFault::bad_length, "BITMAP");
+    if (offset % 8 != 0 || offset > SMIG_WIRE_MAX_TOP_PFN / 8 ||
+        words.size() > SMIG_WIRE_MAX_TOP_PFN / 8 - offset)
         return wire_error(WireFault::bad_range, "BITMAP");
     return BitmapView{offset, words};
 }

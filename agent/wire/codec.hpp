@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Payloads <-> structs, field by field.  Pure.  Every decoder takes hostile bytes and gives a value whose every field is
-// in its range, or an Error (protocol) whose text begins with the fault's name.
+// Payloads <-> structs, field by field.  Pure.  Every decoder takes hostile bytes and gives a value whose
+// every field is in its range, or an Error (protocol) whose text begins with the fault's name.
 #pragma once
 
 #include <array>
@@ -73,8 +73,8 @@ struct PagesView {
 // `pfns` has room for SMIG_WIRE_MAX_PAGES; the first `count` are filled, strictly ascending.
 Result<PagesView> decode_pages(ByteView payload, std::span<std::uint64_t> pfns);
 
-// ZEROS.  `ranges` has room for SMIG_WIRE_MAX_RANGES; the first `count` (returned) are filled: not empty, ascending,
-// not overlapping, below SMIG_WIRE_MAX_TOP_PFN.
+// ZEROS.  `ranges` has room for SMIG_WIRE_MAX_RANGES; the first `count` (returned) are filled: not empty,
+// ascending, not overlapping, below SMIG_WIRE_MAX_TOP_PFN.
 [[nodiscard]] Bytes encode_zeros(std::span<const smig_wire_range> ranges);
 Result<std::uint32_t> decode_zeros(ByteView payload, std::span<smig_wire_range> ranges);
 

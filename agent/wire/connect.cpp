@@ -12,20 +12,24 @@ namespace smig {
 
 namespace {
 
-const sockaddr* generic(const SocketAddress& address) { return reinterpret_cast<const sockaddr*>(&address.storage); }
+const sockaddr* generic(const SocketAddress& address) {
+    return reinterpret_cast<const sockaddr*>(&address.storage);
+}
 
 Result<Fd> bound_socket(const SocketAddress& local, Remedy remedy) {
     Fd fd(::socket(local.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     if (!fd) return errno_error(remedy, "socket");
     const int yes = 1;
     ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
-    if (::bind(fd.get(), generic(local), local.length) != 0) return errno_error(remedy, "binding to the local address");
+    if (::bind(fd.get(), generic(local), local.length) != 0)
+        return errno_error(remedy, "binding to the local address");
     return fd;
 }
 
 }  // namespace
 
-Result<Fd> connect_from(const SocketAddress& local, const SocketAddress& remote, std::int64_t timeout_ms, const Pulse& pulse) {
+Result<Fd> connect_from(const SocketAddress& local, const SocketAddress& remote, std::int64_t timeout_ms,
+                        const Pulse& pulse) {
     auto fd = bound_socket(local, Remedy::retry);
     if (!fd) return fd;
     const int socket = fd.value().get();
@@ -59,7 +63,8 @@ std::uint16_t local_port(int fd) {
     socklen_t length = sizeof(storage);
     if (::getsockname(fd, reinterpret_cast<sockaddr*>(&storage), &length) != 0) return 0;
     if (storage.ss_family == AF_INET) return ntohs(reinterpret_cast<const sockaddr_in*>(&storage)->sin_port);
-    if (storage.ss_family == AF_INET6) return ntohs(reinterpret_cast<const sockaddr_in6*>(&storage)->sin6_port);
+    if (storage.ss_family == AF_INET6)
+        return ntohs(reinterpret_cast<const sockaddr_in6*>(&storage)->sin6_port);
     return 0;
 }
 

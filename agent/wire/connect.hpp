@@ -18,7 +18,8 @@ struct SocketAddress {
 };
 
 // A tuned, non-blocking, close-on-exec connection from `local` (port 0: any) to `remote`.  Error: retry.
-Result<Fd> connect_from(const SocketAddress& local, const SocketAddress& remote, std::int64_t timeout_ms, const Pulse& pulse);
+Result<Fd> connect_from(const SocketAddress& local, const SocketAddress& remote, std::int64_t timeout_ms,
+                        const Pulse& pulse);
 
 // A non-blocking, close-on-exec listener on exactly this address.  Error: refused.
 Result<Fd> listen_on(const SocketAddress& local, int backlog);

@@ -12,16 +12,16 @@ enum class WireFault {
     bad_magic,
     bad_version,
     bad_type,
-    bad_length,     // a length no such frame can have
-    truncated,      // the bytes end inside a field
-    trailing,       // bytes are left after the last field
+    bad_length,  // a length no such frame can have
+    truncated,   // the bytes end inside a field
+    trailing,    // bytes are left after the last field
     wrong_sequence,
     wrong_checksum,
     bad_count,
-    bad_range,      // a page number or a range of them
-    bad_value,      // any other field out of its range
-    not_reserved,   // reserved space is not zero
-    unexpected,     // a frame that this state does not allow
+    bad_range,     // a page number or a range of them
+    bad_value,     // any other field out of its range
+    not_reserved,  // reserved space is not zero
+    unexpected,    // a frame that this state does not allow
 };
 
 // "BadLength", ...

@@ -48,25 +48,40 @@ constexpr TypeRow kTypes[] = {
     {"ABORT", {8, 8 + kFailedTextLimit}},
 };
 static_assert(std::size(kTypes) == SMIG_WIRE_ABORT);
-static_assert(std::ranges::all_of(kTypes, [](const TypeRow& row) { return row.limits.most <= SMIG_WIRE_MAX_PAYLOAD; }));
+static_assert(std::ranges::all_of(kTypes, [](const TypeRow& row) {
+    return row.limits.most <= SMIG_WIRE_MAX_PAYLOAD;
+}));
 
 }  // namespace
 
 const char* wire_fault_name(WireFault fault) {
     switch (fault) {
-        case WireFault::bad_magic: return "BadMagic";
-        case WireFault::bad_version: return "BadVersion";
-        case WireFault::bad_type: return "BadType";
-        case WireFault::bad_length: return "BadLength";
-        case WireFault::truncated: return "Truncated";
-        case WireFault::trailing: return "Trailing";
-        case WireFault::wrong_sequence: return "WrongSequence";
-        case WireFault::wrong_checksum: return "WrongChecksum";
-        case WireFault::bad_count: return "BadCount";
-        case WireFault::bad_range: return "BadRange";
-        case WireFault::bad_value: return "BadValue";
-        case WireFault::not_reserved: return "NotReserved";
-        case WireFault::unexpected: return "Unexpected";
+        case WireFault::bad_magic:
+            return "BadMagic";
+        case WireFault::bad_version:
+            return "BadVersion";
+        case WireFault::bad_type:
+            return "BadType";
+        case WireFault::bad_length:
+            return "BadLength";
+        case WireFault::truncated:
+            return "Truncated";
+        case WireFault::trailing:
+            return "Trailing";
+        case WireFault::wrong_sequence:
+            return "WrongSequence";
+        case WireFault::wrong_checksum:
+            return "WrongChecksum";
+        case WireFault::bad_count:
+            return "BadCount";
+        case WireFault::bad_range:
+            return "BadRange";
+        case WireFault::bad_value:
+            return "BadValue";
+        case WireFault::not_reserved:
+            return "NotReserved";
+        case WireFault::unexpected:
+            return "Unexpected";
     }
     SMIG_CHECK(false);
     return "";
@@ -131,18 +146,20 @@ Result<void> FrameReader::check_header() {
         return wire_error(WireFault::bad_magic, "the peer does not speak this protocol");
     const auto version = get_le<std::uint16_t>(in + 4);
     if (version != SMIG_WIRE_VERSION)
-        return wire_error(WireFault::bad_version, "the peer speaks version " + std::to_string(version) + ", this agent " +
-                                                      std::to_string(SMIG_WIRE_VERSION) + ": install the same on both");
+        return wire_error(WireFault::bad_version, "the peer speaks version " + std::to_string(version) +
+                                                      ", this agent " + std::to_string(SMIG_WIRE_VERSION) +
+                                                      ": install the same on both");
     type_ = get_le<std::uint16_t>(in + 6);
     const LengthLimits limits = payload_limits(type_);
     if (limits.least > limits.most) return wire_error(WireFault::bad_type, "type " + std::to_string(type_));
     length_ = get_le<std::uint32_t>(in + 8);
     if (length_ < limits.least || length_ > limits.most || length_ > max_payload_)
-        return wire_error(WireFault::bad_length, std::string(type_name(type_)) + " of " + std::to_string(length_) + " bytes");
+        return wire_error(WireFault::bad_length,
+                          std::string(type_name(type_)) + " of " + std::to_string(length_) + " bytes");
     const auto sequence = get_le<std::uint32_t>(in + 12);
     if (sequence != sequence_)
-        return wire_error(WireFault::wrong_sequence,
-                          "frame " + std::to_string(sequence) + " where " + std::to_string(sequence_) + " was due");
+        return wire_error(WireFault::wrong_sequence, "frame " + std::to_string(sequence) + " where " +
+                                                         std::to_string(sequence_) + " was due");
     checksum_ = get_le<std::uint64_t>(in + 16);
 
     FrameHeaderBytes hashed = header_;
@@ -165,7 +182,8 @@ Result<bool> FrameReader::took(std::size_t count) {
     }
     if (have_ < kFrameHeaderBytes + length_) return false;
     if (XXH64_digest(&hash_->state) != checksum_)
-        return wire_error(WireFault::wrong_checksum, std::string(type_name(type_)) + " frame " + std::to_string(sequence_));
+        return wire_error(WireFault::wrong_checksum,
+                          std::string(type_name(type_)) + " frame " + std::to_string(sequence_));
     complete_ = true;
     return true;
 }

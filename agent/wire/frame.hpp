@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Frames: header, sequence, checksum.  Pure: bytes in, bytes out; the edges (channel, async_channel) move them.
+// Frames: header, sequence, checksum.  Pure: bytes in, bytes out; the edges (channel, async_channel) move
+// them.
 //
-// A frame that FrameReader gives out has a known type, a length that this type can have, the next sequence number and
-// the right checksum.  Nothing is said of what its payload means: codec.hpp does.
+// A frame that FrameReader gives out has a known type, a length that this type can have, the next sequence
+// number and the right checksum.  Nothing is said of what its payload means: codec.hpp does.
 #pragma once
 
 #include <array>
@@ -55,7 +56,8 @@ private:
     std::uint32_t sequence_;
 };
 
-// Assembles frames of one direction of a connection.  The payload is received where it stays: callers fill wanted().
+// Assembles frames of one direction of a connection.  The payload is received where it stays: callers fill
+// wanted().
 class FrameReader {
 public:
     // Allocates `max_payload` bytes, once.  A longer frame is BadLength.
@@ -66,7 +68,8 @@ public:
 
     // Where the next bytes of the stream go; empty while a frame is complete.
     [[nodiscard]] std::span<std::byte> wanted();
-    // `count` bytes were put at wanted().  True: the frame is complete.  Error (protocol): drop the connection.
+    // `count` bytes were put at wanted().  True: the frame is complete.  Error (protocol): drop the
+    // connection.
     Result<bool> took(std::size_t count);
     [[nodiscard]] bool complete() const { return complete_; }
     // The complete frame.

@@ -33,7 +33,9 @@ Type* pointer(std::uint64_t address) {
     return std::bit_cast<Type*>(address);
 }
 
-Error wrong_state(const char* name) { return {Remedy::fatal, std::string("module: ") + name + ": not in this state of the move"}; }
+Error wrong_state(const char* name) {
+    return {Remedy::fatal, std::string("module: ") + name + ": not in this state of the move"};
+}
 
 class FakeDevice final : public Device {
 public:
@@ -89,7 +91,8 @@ public:
         if (machine_.fail_step != 0) {
             machine_.guest_runs = true;
             capture.failed_step = machine_.fail_step;
-            return Error{Remedy::fatal, std::string("module: CAPTURE: failed (in step ") + failed_step_name(capture.failed_step) + ")"};
+            return Error{Remedy::fatal, std::string("module: CAPTURE: failed (in step ") +
+                                            failed_step_name(capture.failed_step) + ")"};
         }
         machine_.state = SMIG_STATE_CAPTURED;
         capture.role = SMIG_ROLE_SOURCE;
@@ -121,7 +124,9 @@ public:
         }
         return {};
     }
-    Result<void> verify() override { return in(SMIG_STATE_CAPTURED) ? Result<void>{} : wrong_state("VERIFY"); }
+    Result<void> verify() override {
+        return in(SMIG_STATE_CAPTURED) ? Result<void>{} : wrong_state("VERIFY");
+    }
     Result<void> commit() override {
         if (!in(SMIG_STATE_CAPTURED)) return wrong_state("COMMIT");
         machine_.state = SMIG_STATE_GIVEN;
@@ -168,8 +173,11 @@ public:
     Error jump(smig_jump& jump) override {
         if (!in(SMIG_STATE_LANDED)) return wrong_state("JUMP");
         for (std::uint64_t pfn = 0; pfn < kFakeTop; ++pfn)
-            if (machine_.in_image[pfn] && !machine_.placed[pfn]) return {Remedy::fatal, "module: JUMP: the image is incomplete"};
-        if (machine_.fail_step != 0) return {Remedy::fatal, std::string("module: JUMP: failed (in step ") + failed_step_name(machine_.fail_step) + ")"};
+            if (machine_.in_image[pfn] && !machine_.placed[pfn])
+                return {Remedy::fatal, "module: JUMP: the image is incomplete"};
+        if (machine_.fail_step != 0)
+            return {Remedy::fatal, std::string("module: JUMP: failed (in step ") +
+                                       failed_step_name(machine_.fail_step) + ")"};
         machine_.state = SMIG_STATE_CLONE;
         machine_.owner = 0;
         const std::string handover(pointer<const char>(jump.handover), jump.handover_len);
@@ -193,9 +201,13 @@ private:
     void close_owner() {
         switch (machine_.state) {
             case SMIG_STATE_GIVEN:
-            case SMIG_STATE_CLONE: break;
-            case SMIG_STATE_CAPTURED: machine_.guest_runs = true; [[fallthrough]];
-            default: machine_.state = SMIG_STATE_IDLE;
+            case SMIG_STATE_CLONE:
+                break;
+            case SMIG_STATE_CAPTURED:
+                machine_.guest_runs = true;
+                [[fallthrough]];
+            default:
+                machine_.state = SMIG_STATE_IDLE;
         }
         machine_.owner = 0;
     }
@@ -216,10 +228,13 @@ private:
 
 }  // namespace
 
-void UnmapFakeMachine::operator()(FakeMachine* machine) const { ::munmap(machine, sizeof(FakeMachine)); }
+void UnmapFakeMachine::operator()(FakeMachine* machine) const {
+    ::munmap(machine, sizeof(FakeMachine));
+}
 
 FakeMachinePtr make_fake_machine() {
-    void* memory = ::mmap(nullptr, sizeof(FakeMachine), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    void* memory =
+        ::mmap(nullptr, sizeof(FakeMachine), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     SMIG_CHECK(memory != MAP_FAILED);
     return FakeMachinePtr(new (memory) FakeMachine);
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A machine with a module, in memory that forked processes share: what the module would do, without a kernel.
 //
-// It keeps the module's promises: closing the owner's file (or the death of its process) before commit undoes everything,
-// GIVEN and CLONE stay, an image must be whole before a jump.
+// It keeps the module's promises: closing the owner's file (or the death of its process) before commit undoes
+// everything, GIVEN and CLONE stay, an image must be whole before a jump.
 #pragma once
 
 #include <array>
@@ -23,13 +23,13 @@ inline constexpr std::uint64_t kFakeTop = 6000;  // not a multiple of 64
 struct FakeMachine {
     std::atomic<std::uint32_t> state{SMIG_STATE_IDLE};
     std::atomic<int> owner{0};
-    std::atomic<bool> guest_runs{true};    // of a source
+    std::atomic<bool> guest_runs{true};  // of a source
     std::atomic<bool> ever_frozen{false};
-    std::atomic<bool> released{false};     // of a clone
+    std::atomic<bool> released{false};  // of a clone
     std::atomic<bool> powered_off{false};
     std::atomic<bool> reset{false};
     std::atomic<bool> restart_forbidden{false};
-    std::atomic<bool> corrupt{false};      // lose a byte of a page when it is placed
+    std::atomic<bool> corrupt{false};         // lose a byte of a page when it is placed
     std::atomic<std::uint32_t> fail_step{0};  // CAPTURE or JUMP fails here (enum smig_step + 1)
     std::atomic<int> flows_set{0};
     std::array<std::atomic<bool>, kFakeTop> in_image{};
@@ -49,8 +49,8 @@ void fill_guest(FakeMachine& machine, std::uint64_t seed);
 // How many frames of `source`'s image differ on `target`.
 std::uint64_t differing_pages(const FakeMachine& source, const FakeMachine& target);
 
-// The jump: called in the process that asked for it, with the hand-over; the machine's state is CLONE.  What it returns is
-// the exit code of the process, which does not live on.
+// The jump: called in the process that asked for it, with the hand-over; the machine's state is CLONE.  What
+// it returns is the exit code of the process, which does not live on.
 using FakeJump = std::function<int(const std::string& handover)>;
 
 std::unique_ptr<Device> make_fake_device(FakeMachine& machine, FakeJump jump = {});

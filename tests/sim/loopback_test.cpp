@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Agent to agent over the loopback interface: the real processes, sockets and frames; only module and machine are fakes.
-// The source's agent is one process group, the target another; "powering off" ends a group.
+// Agent to agent over the loopback interface: the real processes, sockets and frames; only module and machine
+// are fakes. The source's agent is one process group, the target another; "powering off" ends a group.
 #include <doctest/doctest.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -28,7 +28,9 @@ namespace {
 
 constexpr std::int64_t kPatienceMs = 30'000;
 
-IpAddress loopback() { return parse_ip("127.0.0.1").value(); }
+IpAddress loopback() {
+    return parse_ip("127.0.0.1").value();
+}
 
 std::vector<Hold> holds(const std::vector<std::string>& texts) {
     std::vector<Hold> out;
@@ -47,7 +49,8 @@ struct Setup {
 // Two fake machines and the processes that move a guest from one to the other.
 class World {
 public:
-    explicit World(Setup setup) : setup_(std::move(setup)), source_(make_fake_machine()), target_(make_fake_machine()) {
+    explicit World(Setup setup)
+        : setup_(std::move(setup)), source_(make_fake_machine()), target_(make_fake_machine()) {
         fill_guest(*source_, 4711);
         REQUIRE(::pipe2(outcome_pipe_, O_CLOEXEC) == 0);
         start_target();
@@ -82,8 +85,12 @@ public:
                 plan.peer = plan.stay = loopback();
                 return plan;
             };
-            options.describe = [](const smig_info&) -> Result<SourceDescription> { return SourceDescription{"{}", {}}; };
-            options.open_device = [&]() -> Result<std::unique_ptr<Device>> { return make_fake_device(*source_); };
+            options.describe = [](const smig_info&) -> Result<SourceDescription> {
+                return SourceDescription{"{}", {}};
+            };
+            options.open_device = [&]() -> Result<std::unique_ptr<Device>> {
+                return make_fake_device(*source_);
+            };
             options.power = &power;
             options.clone_main = [](CloneStart&) { return false; };
             return run_agent(options, Fd(ends[1]));
@@ -120,7 +127,8 @@ public:
             for (std::size_t end = text.find('\n'); end != std::string::npos; end = text.find('\n')) {
                 auto message = nlohmann::json::parse(text.substr(0, end));
                 text.erase(0, end + 1);
-                if (message.contains("verdict")) return nlohmann::json::parse(message["json"].get<std::string>());
+                if (message.contains("verdict"))
+                    return nlohmann::json::parse(message["json"].get<std::string>());
             }
         }
         FAIL("no verdict");
@@ -132,7 +140,8 @@ public:
         MoveOutcome outcome;
         outcome.verdict = Verdict{};
         pollfd entry{outcome_pipe_[0], POLLIN, 0};
-        if (::poll(&entry, 1, kPatienceMs) > 0) CHECK(::read(outcome_pipe_[0], &outcome, sizeof(outcome)) == sizeof(outcome));
+        if (::poll(&entry, 1, kPatienceMs) > 0)
+            CHECK(::read(outcome_pipe_[0], &outcome, sizeof(outcome)) == sizeof(outcome));
         return outcome;
     }
 
@@ -178,12 +187,13 @@ private:
         options.listen.length = to_sockaddr(loopback(), port_, options.listen.storage);
         options.holds = Holds(holds(setup_.target_holds));
         options.open_device = [&]() -> Result<std::unique_ptr<Device>> {
-            return make_fake_device(*target_, [&](const std::string& handover) { return be_clone(handover); });
+            return make_fake_device(*target_,
+                                    [&](const std::string& handover) { return be_clone(handover); });
         };
         options.check = [&](const smig_info&, const std::string&) { return setup_.refusals; };
         // Not as text: a real hand-over has no loopback addresses.
-        options.handover = [this](const IpAddress& local, const IpAddress& from, std::uint16_t port, const WireId& epoch,
-                              const WireId& nonce) -> Result<std::string> {
+        options.handover = [this](const IpAddress& local, const IpAddress& from, std::uint16_t port,
+                                  const WireId& epoch, const WireId& nonce) -> Result<std::string> {
             Handover& handover = handover_;
             handover.stay = local;
             handover.stay_prefix = 8;
@@ -218,7 +228,9 @@ private:
         return run_clone(context) ? 0 : 1;
     }
 
-    static void write_outcome(int fd, const MoveOutcome& outcome) { CHECK(::write(fd, &outcome, sizeof(outcome)) > 0); }
+    static void write_outcome(int fd, const MoveOutcome& outcome) {
+        CHECK(::write(fd, &outcome, sizeof(outcome)) > 0);
+    }
 
     Setup setup_;
     Handover handover_;  // in the target's process
@@ -248,7 +260,8 @@ void check_moved(World& world) {
 void check_rolled_back(World& world, const std::string& reason) {
     const nlohmann::json report = world.verdict();
     CHECK(report["verdict"] == "rolled-back");
-    CHECK_MESSAGE(report["reason"].get<std::string>().find(reason) != std::string::npos, report["reason"].get<std::string>());
+    CHECK_MESSAGE(report["reason"].get<std::string>().find(reason) != std::string::npos,
+                  report["reason"].get<std::string>());
     CHECK(world.source().guest_runs);
     CHECK(world.source().state == SMIG_STATE_IDLE);
     CHECK_FALSE(world.source().powered_off);

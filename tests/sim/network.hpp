@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A clock that a test turns, and connections that behave like TCP between two machines: in order, until something is cut.
-// What travels are the bytes of real frames.
+// A clock that a test turns, and connections that behave like TCP between two machines: in order, until
+// something is cut. What travels are the bytes of real frames.
 #pragma once
 
 #include <algorithm>
@@ -35,8 +35,12 @@ public:
         return true;
     }
     // 0 … below - 1.
-    std::int64_t pick(std::int64_t below) { return static_cast<std::int64_t>(random_() % static_cast<std::uint64_t>(below)); }
-    bool chance(double probability) { return static_cast<double>(random_() % 1'000'000) < probability * 1'000'000; }
+    std::int64_t pick(std::int64_t below) {
+        return static_cast<std::int64_t>(random_() % static_cast<std::uint64_t>(below));
+    }
+    bool chance(double probability) {
+        return static_cast<double>(random_() % 1'000'000) < probability * 1'000'000;
+    }
 
 private:
     std::mt19937_64 random_;
@@ -73,7 +77,9 @@ public:
         Bytes bytes(kFrameHeaderBytes + payload.size());
         std::ranges::copy(header.bytes, bytes.begin());
         std::ranges::copy(payload, bytes.begin() + kFrameHeaderBytes);
-        if (time_.chance(wire_.corrupt)) bytes[static_cast<std::size_t>(time_.pick(static_cast<std::int64_t>(bytes.size())))] ^= std::byte{1};
+        if (time_.chance(wire_.corrupt))
+            bytes[static_cast<std::size_t>(time_.pick(static_cast<std::int64_t>(bytes.size())))] ^=
+                std::byte{1};
         if (own.open) deliver(1 - side, [this, side, bytes] { arrive(1 - side, bytes); });
         return header.checksum;
     }
@@ -106,7 +112,9 @@ private:
     void deliver(int side, std::function<void()> what) {
         State& end = ends_[index(side)];
         end.arrives = std::max(end.arrives, time_.now() + 1 + time_.pick(20));
-        time_.after(end.arrives - time_.now(), [self = shared_from_this(), what, since = time_.now(), side] { self->attempt(side, what, since); });
+        time_.after(end.arrives - time_.now(), [self = shared_from_this(), what, since = time_.now(), side] {
+            self->attempt(side, what, since);
+        });
     }
     // What meets a cut wire is sent again until both kernels give up.
     void attempt(int side, const std::function<void()>& what, std::int64_t since) {
@@ -118,7 +126,8 @@ private:
         }
         State& end = ends_[index(side)];
         end.arrives = std::max(end.arrives, time_.now() + 100);
-        time_.after(end.arrives - time_.now(), [self = shared_from_this(), what, since, side] { self->attempt(side, what, since); });
+        time_.after(end.arrives - time_.now(),
+                    [self = shared_from_this(), what, since, side] { self->attempt(side, what, since); });
     }
     void lose(int side, bool in_order) {
         State& end = ends_[index(side)];

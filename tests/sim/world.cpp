@@ -27,7 +27,9 @@ World::ConnectionPtr World::connect() {
     return connections_.back();
 }
 
-void World::say(const std::string& text) { log_.push_back(std::to_string(time_.now()) + " " + text); }
+void World::say(const std::string& text) {
+    log_.push_back(std::to_string(time_.now()) + " " + text);
+}
 
 void World::break_rule(const std::string& text) {
     if (violation_.empty()) violation_ = std::to_string(time_.now()) + " ms: " + text;
@@ -42,10 +44,12 @@ void World::check() {
         // Later attempts begin only when the earlier ones are undone; the last one speaks for the source.
         if (attempt != attempts_.back()) continue;
         if (may_run_guest(attempt->machine.state())) ++owners;
-        if (may_run_guest(attempt->machine.state()) && given_ && attempt->stop_alive) break_rule("the source's state says it owns a guest that was given");
+        if (may_run_guest(attempt->machine.state()) && given_ && attempt->stop_alive)
+            break_rule("the source's state says it owns a guest that was given");
     }
     if (owners > 1) break_rule("two states say that they own the guest");
-    if (clone_ && may_run_guest(clone_->machine.state()) && !given_) break_rule("a clone's state says it owns a guest that was not given");
+    if (clone_ && may_run_guest(clone_->machine.state()) && !given_)
+        break_rule("a clone's state says it owns a guest that was not given");
 }
 
 // What fails by itself, between any two things that happen.
@@ -95,7 +99,9 @@ bool World::supervisor_took_over() const {
     return std::ranges::any_of(attempts_, [](const auto& attempt) { return attempt->adopted; });
 }
 
-bool World::clone_waits() const { return clone_ && target_vm_up_ && !clone_->machine.over() && !guest_on_clone_; }
+bool World::clone_waits() const {
+    return clone_ && target_vm_up_ && !clone_->machine.over() && !guest_on_clone_;
+}
 
 void World::move(std::int64_t most_ms) {
     WireId epoch{};
@@ -105,9 +111,12 @@ void World::move(std::int64_t most_ms) {
     say("to");
     if (receiving_ && target_vm_up_ && wire_.up) {
         attempt->main = connect();
-        attempt->main->attach(0, {[this, attempt](const Frame& frame) { on_source_frame(*attempt, frame); },
-                                  [this, attempt](const std::string& text) { feed(*attempt, source_event::Broken{SMIG_REASON_PROTOCOL, text}); },
-                                  [this, attempt](bool in_order) { feed(*attempt, source_event::Lost{in_order, "lost"}); }});
+        attempt->main->attach(
+            0, {[this, attempt](const Frame& frame) { on_source_frame(*attempt, frame); },
+                [this, attempt](const std::string& text) {
+                    feed(*attempt, source_event::Broken{SMIG_REASON_PROTOCOL, text});
+                },
+                [this, attempt](bool in_order) { feed(*attempt, source_event::Lost{in_order, "lost"}); }});
         accept(attempt->main);
         feed(*attempt, source_event::Start{});
     } else {
@@ -120,7 +129,8 @@ void World::feed(Attempt& attempt, const SourceEvent& event) {
     if (!source_vm_up_ || !(attempt.stop_alive || attempt.adopted)) return;
     const smig_session_state before = attempt.machine.state();
     const SourceActions actions = attempt.machine.on(event, time_.now());
-    if (attempt.machine.state() != before) say(std::string("source: ") + state_name(attempt.machine.state()) + " " + attempt.machine.text());
+    if (attempt.machine.state() != before)
+        say(std::string("source: ") + state_name(attempt.machine.state()) + " " + attempt.machine.text());
     check();
     watch_deadline(attempt);
     for (const SourceAction& action : actions) {
@@ -135,7 +145,8 @@ void World::watch_deadline(Attempt& attempt) {
     const std::int64_t deadline = attempt.machine.deadline_ms();
     if (deadline >= kNever || deadline == attempt.watched) return;
     attempt.watched = deadline;
-    time_.after(std::max<std::int64_t>(0, deadline - time_.now()), [this, self = attempt.shared_from_this()] { feed(*self, source_event::DeadlinePassed{}); });
+    time_.after(std::max<std::int64_t>(0, deadline - time_.now()),
+                [this, self = attempt.shared_from_this()] { feed(*self, source_event::DeadlinePassed{}); });
 }
 
 void World::perform(Attempt& attempt, const SourceAction& action) {
@@ -149,16 +160,27 @@ void World::perform(Attempt& attempt, const SourceAction& action) {
             std::ranges::copy(attempt.machine.epoch(), hello.epoch);
             return send(SMIG_WIRE_HELLO, encode(hello));
         }
-        case SourceDo::send_describe: return send(SMIG_WIRE_DESCRIBE, Bytes(2, std::byte{'{'}));
-        case SourceDo::sample_clocks: return send(SMIG_WIRE_CLOCK_ASK, encode(smig_wire_clock{}));
-        case SourceDo::send_land: return send(SMIG_WIRE_LAND, encode(smig_wire_land{0, 0, 1, 0}));
-        case SourceDo::stop: return do_stop(attempt);
-        case SourceDo::send_image: return send_image(attempt);
-        case SourceDo::send_jump: attempt.jump_sent = true; return send(SMIG_WIRE_JUMP, {});
-        case SourceDo::commit: return do_commit(attempt);
-        case SourceDo::answer_go: return answer(attempt, action.caller, SMIG_WIRE_GO);
-        case SourceDo::answer_void: return answer(attempt, action.caller, SMIG_WIRE_VOID);
-        case SourceDo::answer_wait: return answer(attempt, action.caller, SMIG_WIRE_WAIT);
+        case SourceDo::send_describe:
+            return send(SMIG_WIRE_DESCRIBE, Bytes(2, std::byte{'{'}));
+        case SourceDo::sample_clocks:
+            return send(SMIG_WIRE_CLOCK_ASK, encode(smig_wire_clock{}));
+        case SourceDo::send_land:
+            return send(SMIG_WIRE_LAND, encode(smig_wire_land{0, 0, 1, 0}));
+        case SourceDo::stop:
+            return do_stop(attempt);
+        case SourceDo::send_image:
+            return send_image(attempt);
+        case SourceDo::send_jump:
+            attempt.jump_sent = true;
+            return send(SMIG_WIRE_JUMP, {});
+        case SourceDo::commit:
+            return do_commit(attempt);
+        case SourceDo::answer_go:
+            return answer(attempt, action.caller, SMIG_WIRE_GO);
+        case SourceDo::answer_void:
+            return answer(attempt, action.caller, SMIG_WIRE_VOID);
+        case SourceDo::answer_wait:
+            return answer(attempt, action.caller, SMIG_WIRE_WAIT);
         case SourceDo::end_caller:
             if (attempt.callers.contains(action.caller)) attempt.callers[action.caller]->close(0);
             return;
@@ -169,7 +191,8 @@ void World::perform(Attempt& attempt, const SourceAction& action) {
             send(SMIG_WIRE_ABORT, encode(Failure{attempt.machine.reason(), attempt.machine.text()}));
             if (attempt.main) attempt.main->close(0);
             return;
-        case SourceDo::report_back: return;
+        case SourceDo::report_back:
+            return;
         case SourceDo::retire:
             say("source powers off");
             time_.after(150, [this, self = attempt.shared_from_this()] {
@@ -212,7 +235,8 @@ void World::send_image(Attempt& attempt) {
     }
     time_.after(gap * 4, [this, self = attempt.shared_from_this()] {
         if (!self->stop_alive || self->machine.state() != SMIG_SOURCE_SENDING) return;
-        if (time_.chance(faults_.device_fails)) return feed(*self, source_event::Broken{SMIG_REASON_DEVICE, "verify"});
+        if (time_.chance(faults_.device_fails))
+            return feed(*self, source_event::Broken{SMIG_REASON_DEVICE, "verify"});
         if (self->main) self->main->send(0, SMIG_WIRE_IMAGE_END, encode(self->sent));
         feed(*self, source_event::ImageSent{self->sent});
     });
@@ -250,25 +274,36 @@ void World::answer(Attempt& attempt, int caller, smig_wire_type type) {
 
 void World::on_source_frame(Attempt& attempt, const Frame& frame) {
     switch (frame.type) {
-        case SMIG_WIRE_WELCOME: return feed(attempt, source_event::Welcomed{std::to_array(decode_welcome(frame.payload).value().boot_nonce)});
-        case SMIG_WIRE_ACCEPT: return feed(attempt, source_event::Accepted{});
-        case SMIG_WIRE_REFUSE: return feed(attempt, source_event::Refused{decode_text(frame.payload)});
-        case SMIG_WIRE_CLOCK: return feed(attempt, source_event::ClocksSampled{});
-        case SMIG_WIRE_LANDED: return feed(attempt, source_event::Landed{});
-        case SMIG_WIRE_READY: return feed(attempt, source_event::Ready{decode_ready(frame.payload).value()});
-        case SMIG_WIRE_FAILED: return feed(attempt, source_event::PeerFailed{decode_failure(frame.payload).value().text});
-        default: return feed(attempt, source_event::Broken{SMIG_REASON_PROTOCOL, "frame"});
+        case SMIG_WIRE_WELCOME:
+            return feed(attempt, source_event::Welcomed{
+                                     std::to_array(decode_welcome(frame.payload).value().boot_nonce)});
+        case SMIG_WIRE_ACCEPT:
+            return feed(attempt, source_event::Accepted{});
+        case SMIG_WIRE_REFUSE:
+            return feed(attempt, source_event::Refused{decode_text(frame.payload)});
+        case SMIG_WIRE_CLOCK:
+            return feed(attempt, source_event::ClocksSampled{});
+        case SMIG_WIRE_LANDED:
+            return feed(attempt, source_event::Landed{});
+        case SMIG_WIRE_READY:
+            return feed(attempt, source_event::Ready{decode_ready(frame.payload).value()});
+        case SMIG_WIRE_FAILED:
+            return feed(attempt, source_event::PeerFailed{decode_failure(frame.payload).value().text});
+        default:
+            return feed(attempt, source_event::Broken{SMIG_REASON_PROTOCOL, "frame"});
     }
 }
 
 void World::on_caller_frame(Attempt& attempt, int caller, const Frame& frame) {
     if (frame.type == SMIG_WIRE_ALIVE) {
         const auto alive = decode_alive(frame.payload).value();
-        return feed(attempt, source_event::Alive{caller, std::to_array(alive.epoch), std::to_array(alive.boot_nonce)});
+        return feed(attempt,
+                    source_event::Alive{caller, std::to_array(alive.epoch), std::to_array(alive.boot_nonce)});
     }
     if (frame.type != SMIG_WIRE_RELEASED) return;
     const auto released = decode_verdict(frame.payload).value();
-    feed(attempt, source_event::Released{caller, std::to_array(released.epoch), std::to_array(released.boot_nonce)});
+    feed(attempt,
+         source_event::Released{caller, std::to_array(released.epoch), std::to_array(released.boot_nonce)});
 }
 
 void World::kill_stop_process(Attempt& attempt) {
@@ -286,10 +321,12 @@ void World::supervise(Attempt& attempt) {
     if (!attempt.committed || sabotage_ == Sabotage::supervisor_thaws_given) {
         if (attempt.captured) guest_on_source_ = true;
         if (!attempt.supervisor_alive || !attempt.jump_sent) return;
-        attempt.machine = SourceMachine::adopt(SMIG_SOURCE_ROLLED_BACK, attempt.machine.epoch(), attempt.machine.boot_nonce());
+        attempt.machine = SourceMachine::adopt(SMIG_SOURCE_ROLLED_BACK, attempt.machine.epoch(),
+                                               attempt.machine.boot_nonce());
     } else {
         if (!attempt.supervisor_alive) return;
-        attempt.machine = SourceMachine::adopt(SMIG_SOURCE_GIVEN, attempt.machine.epoch(), attempt.machine.boot_nonce());
+        attempt.machine =
+            SourceMachine::adopt(SMIG_SOURCE_GIVEN, attempt.machine.epoch(), attempt.machine.boot_nonce());
     }
     attempt.adopted = true;
     say(std::string("supervisor: ") + state_name(attempt.machine.state()));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Two machines, one guest, and everything that can happen to them: the production state machines of source, target and
-// clone with fake modules, a clock that a test turns and a wire that is cut, with chance from one seed.
+// Two machines, one guest, and everything that can happen to them: the production state machines of source,
+// target and clone with fake modules, a clock that a test turns and a wire that is cut, with chance from one
+// seed.
 //
 // After every step the world asks who runs the guest.  The first broken rule is kept as `violation`.
 #pragma once
@@ -28,18 +29,18 @@ struct Faults {
     double kill_target_agent = 0;
     double kill_target_vm = 0;
     double cancel = 0;
-    double device_fails = 0;   // per call
-    double jump_hangs = 0;     // per jump
-    double clone_sleeps = 0;   // per jump: wakes only after a minute
+    double device_fails = 0;  // per call
+    double jump_hangs = 0;    // per jump
+    double clone_sleeps = 0;  // per jump: wakes only after a minute
 };
 
 // Rules of the code that a test breaks, to see that the world notices.
 enum class Sabotage {
     none,
-    go_before_commit,           // the source says GO and commits later
-    clone_trusts_silence,       // the clone runs the guest when nobody answers
-    supervisor_thaws_given,     // after the stop process's death the guest is thawed though it was given
-    rollback_without_thaw,      // the source says it has rolled back, and leaves the guest frozen
+    go_before_commit,        // the source says GO and commits later
+    clone_trusts_silence,    // the clone runs the guest when nobody answers
+    supervisor_thaws_given,  // after the stop process's death the guest is thawed though it was given
+    rollback_without_thaw,   // the source says it has rolled back, and leaves the guest frozen
 };
 
 class World {

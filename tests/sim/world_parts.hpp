@@ -41,7 +41,8 @@ struct World::Target : std::enable_shared_from_this<World::Target> {
 };
 
 struct World::Clone : std::enable_shared_from_this<World::Clone> {
-    Clone(const WireId& its_epoch, const WireId& nonce) : machine(its_epoch, nonce, CloneLimits{}), epoch(its_epoch), boot_nonce(nonce) {}
+    Clone(const WireId& its_epoch, const WireId& nonce)
+        : machine(its_epoch, nonce, CloneLimits{}), epoch(its_epoch), boot_nonce(nonce) {}
 
     CloneMachine machine;
     WireId epoch;

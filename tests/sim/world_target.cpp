@@ -15,7 +15,9 @@ void World::accept(const ConnectionPtr& connection) {
     // One source at a time.
     const bool busy = target_ && target_->alive && !target_->machine.over();
     connection->attach(1, {[this, target](const Frame& frame) { on_target_frame(*target, frame); },
-                           [this, target](const std::string& text) { feed(*target, target_event::Broken{SMIG_REASON_PROTOCOL, text}, nullptr); },
+                           [this, target](const std::string& text) {
+                               feed(*target, target_event::Broken{SMIG_REASON_PROTOCOL, text}, nullptr);
+                           },
                            [this, target](bool) { feed(*target, target_event::Lost{"lost"}, nullptr); }});
     if (busy) {
         connection->send(1, SMIG_WIRE_FAILED, encode(Failure{SMIG_REASON_BUSY, "busy"}));
@@ -30,7 +32,8 @@ void World::feed(Target& target, const TargetEvent& event, const Frame* frame) {
     if (!target.alive || !target_vm_up_) return;
     const smig_session_state before = target.machine.state();
     const TargetActions actions = target.machine.on(event, time_.now());
-    if (target.machine.state() != before) say(std::string("target: ") + state_name(target.machine.state()) + " " + target.machine.text());
+    if (target.machine.state() != before)
+        say(std::string("target: ") + state_name(target.machine.state()) + " " + target.machine.text());
     watch_deadline(target);
     for (const TargetDo action : actions) {
         if (!target.alive) return;
@@ -42,14 +45,18 @@ void World::watch_deadline(Target& target) {
     const std::int64_t deadline = target.machine.deadline_ms();
     if (deadline >= kNever || deadline == target.watched) return;
     target.watched = deadline;
-    time_.after(std::max<std::int64_t>(0, deadline - time_.now()),
-                [this, self = target.shared_from_this()] { feed(*self, target_event::DeadlinePassed{}, nullptr); });
+    time_.after(std::max<std::int64_t>(0, deadline - time_.now()), [this, self = target.shared_from_this()] {
+        feed(*self, target_event::DeadlinePassed{}, nullptr);
+    });
 }
 
 void World::perform(Target& target, TargetDo action, const Frame* frame) {
-    const auto send = [&](smig_wire_type type, const Bytes& payload) { target.connection->send(1, type, payload); };
+    const auto send = [&](smig_wire_type type, const Bytes& payload) {
+        target.connection->send(1, type, payload);
+    };
     const auto later = [&](const TargetEvent& event) {
-        time_.after(1 + time_.pick(100), [this, event, self = target.shared_from_this()] { feed(*self, event, nullptr); });
+        time_.after(1 + time_.pick(100),
+                    [this, event, self = target.shared_from_this()] { feed(*self, event, nullptr); });
     };
     const bool fails = time_.chance(faults_.device_fails);
     switch (action) {
@@ -58,13 +65,19 @@ void World::perform(Target& target, TargetDo action, const Frame* frame) {
             std::ranges::copy(nonce_, welcome.boot_nonce);
             return send(SMIG_WIRE_WELCOME, encode(welcome));
         }
-        case TargetDo::check: return later(target_event::Checked{!fails, "does not fit"});
-        case TargetDo::send_accept: return send(SMIG_WIRE_ACCEPT, {});
-        case TargetDo::send_refuse: return send(SMIG_WIRE_REFUSE, Bytes(1, std::byte{'x'}));
-        case TargetDo::send_clock: return send(SMIG_WIRE_CLOCK, encode(smig_wire_clock{}));
+        case TargetDo::check:
+            return later(target_event::Checked{!fails, "does not fit"});
+        case TargetDo::send_accept:
+            return send(SMIG_WIRE_ACCEPT, {});
+        case TargetDo::send_refuse:
+            return send(SMIG_WIRE_REFUSE, Bytes(1, std::byte{'x'}));
+        case TargetDo::send_clock:
+            return send(SMIG_WIRE_CLOCK, encode(smig_wire_clock{}));
         case TargetDo::land:
-            return later(fails ? TargetEvent(target_event::Broken{SMIG_REASON_NO_MEMORY, "land"}) : target_event::LandDone{});
-        case TargetDo::send_landed: return send(SMIG_WIRE_LANDED, encode(smig_wire_landed{}));
+            return later(fails ? TargetEvent(target_event::Broken{SMIG_REASON_NO_MEMORY, "land"})
+                               : target_event::LandDone{});
+        case TargetDo::send_landed:
+            return send(SMIG_WIRE_LANDED, encode(smig_wire_landed{}));
         case TargetDo::load:
             target.counts.digest += frame->checksum;
             if (frame->type == SMIG_WIRE_PAGES) ++target.counts.data_pages;
@@ -76,11 +89,17 @@ void World::perform(Target& target, TargetDo action, const Frame* frame) {
                 return later(target_event::Broken{SMIG_REASON_INTEGRITY, "digest"});
             return later(target_event::ImageWhole{});
         }
-        case TargetDo::send_ready: return send(SMIG_WIRE_READY, encode(target.counts));
-        case TargetDo::jump: return jump(target);
-        case TargetDo::send_failed: return send(SMIG_WIRE_FAILED, encode(Failure{target.machine.reason(), target.machine.text()}));
-        case TargetDo::close_device: return;
-        case TargetDo::disconnect: target.connection->close(1); return;
+        case TargetDo::send_ready:
+            return send(SMIG_WIRE_READY, encode(target.counts));
+        case TargetDo::jump:
+            return jump(target);
+        case TargetDo::send_failed:
+            return send(SMIG_WIRE_FAILED, encode(Failure{target.machine.reason(), target.machine.text()}));
+        case TargetDo::close_device:
+            return;
+        case TargetDo::disconnect:
+            target.connection->close(1);
+            return;
     }
 }
 
@@ -91,21 +110,29 @@ void World::on_target_frame(Target& target, const Frame& frame) {
             target.epoch = std::to_array(hello.epoch);
             return feed(target, target_event::Hello{hello.flags == SMIG_WIRE_INSECURE}, &frame);
         }
-        case SMIG_WIRE_DESCRIBE: return feed(target, target_event::Described{}, &frame);
-        case SMIG_WIRE_CLOCK_ASK: return feed(target, target_event::ClockAsked{}, &frame);
-        case SMIG_WIRE_LAND: return feed(target, target_event::LandAsked{}, &frame);
+        case SMIG_WIRE_DESCRIBE:
+            return feed(target, target_event::Described{}, &frame);
+        case SMIG_WIRE_CLOCK_ASK:
+            return feed(target, target_event::ClockAsked{}, &frame);
+        case SMIG_WIRE_LAND:
+            return feed(target, target_event::LandAsked{}, &frame);
         case SMIG_WIRE_IMAGE:
-        case SMIG_WIRE_PAGES: return feed(target, target_event::ImagePart{}, &frame);
-        case SMIG_WIRE_IMAGE_END: return feed(target, target_event::ImageEnd{}, &frame);
-        case SMIG_WIRE_JUMP: return feed(target, target_event::JumpAsked{}, &frame);
-        default: return feed(target, target_event::PeerFailed{"abort"}, &frame);
+        case SMIG_WIRE_PAGES:
+            return feed(target, target_event::ImagePart{}, &frame);
+        case SMIG_WIRE_IMAGE_END:
+            return feed(target, target_event::ImageEnd{}, &frame);
+        case SMIG_WIRE_JUMP:
+            return feed(target, target_event::JumpAsked{}, &frame);
+        default:
+            return feed(target, target_event::PeerFailed{"abort"}, &frame);
     }
 }
 
 void World::jump(Target& target) {
     auto self = target.shared_from_this();
     if (time_.chance(faults_.device_fails)) {
-        time_.after(100, [this, self] { feed(*self, target_event::Broken{SMIG_REASON_DEVICE, "jump"}, nullptr); });
+        time_.after(100,
+                    [this, self] { feed(*self, target_event::Broken{SMIG_REASON_DEVICE, "jump"}, nullptr); });
         return;
     }
     // Below the point of no return the landing environment is no more.
@@ -135,8 +162,8 @@ void World::feed(Clone& clone, const CloneEvent& event) {
     if (!clone.alive) return;
     const smig_session_state before = clone.machine.state();
     CloneActions actions = clone.machine.on(event, time_.now());
-    if (sabotage_ == Sabotage::clone_trusts_silence && std::holds_alternative<clone_event::DeadlinePassed>(event) &&
-        before == SMIG_CLONE_FENCED)
+    if (sabotage_ == Sabotage::clone_trusts_silence &&
+        std::holds_alternative<clone_event::DeadlinePassed>(event) && before == SMIG_CLONE_FENCED)
         actions = {CloneDo::release};
     if (clone.machine.state() != before) say(std::string("clone: ") + state_name(clone.machine.state()));
     check();
@@ -165,15 +192,17 @@ void World::perform(Clone& clone, CloneDo action) {
                 if (one->machine.epoch() == clone.epoch) attempt = one;
             const bool heard = attempt && attempt->answers() && source_vm_up_ && wire_.up;
             if (!heard) {
-                time_.after(wire_.up && source_vm_up_ ? 2 : 1000, [this, self] { feed(*self, clone_event::ConnectFailed{}); });
+                time_.after(wire_.up && source_vm_up_ ? 2 : 1000,
+                            [this, self] { feed(*self, clone_event::ConnectFailed{}); });
                 return;
             }
             const int caller = attempt->next_caller++;
             auto control = connect();
             attempt->callers[caller] = control;
-            control->attach(0, {[this, attempt, caller](const Frame& frame) { on_caller_frame(*attempt, caller, frame); },
-                                [attempt, caller](const std::string&) { attempt->callers[caller]->close(0); },
-                                [](bool) {}});
+            control->attach(
+                0,
+                {[this, attempt, caller](const Frame& frame) { on_caller_frame(*attempt, caller, frame); },
+                 [attempt, caller](const std::string&) { attempt->callers[caller]->close(0); }, [](bool) {}});
             control->attach(1, {[this, self](const Frame& frame) { on_clone_frame(*self, frame); },
                                 [this, self](const std::string&) { feed(*self, clone_event::Lost{}); },
                                 [this, self](bool in_order) { feed(*self, clone_event::Lost{in_order}); }});
@@ -191,7 +220,8 @@ void World::perform(Clone& clone, CloneDo action) {
             std::ranges::copy(clone.boot_nonce, released.boot_nonce);
             if (clone.control && clone.control->open(1)) {
                 const bool asks = action == CloneDo::send_alive;
-                clone.control->send(1, asks ? SMIG_WIRE_ALIVE : SMIG_WIRE_RELEASED, asks ? encode(alive) : encode(released));
+                clone.control->send(1, asks ? SMIG_WIRE_ALIVE : SMIG_WIRE_RELEASED,
+                                    asks ? encode(alive) : encode(released));
             } else {
                 time_.after(0, [this, self] { feed(*self, clone_event::Lost{}); });
             }
@@ -204,7 +234,8 @@ void World::perform(Clone& clone, CloneDo action) {
         case CloneDo::release:
             time_.after(1 + time_.pick(20), [this, self] {
                 if (!self->alive) return;
-                if (time_.chance(faults_.device_fails)) return feed(*self, clone_event::ReleaseFailed{"release"});
+                if (time_.chance(faults_.device_fails))
+                    return feed(*self, clone_event::ReleaseFailed{"release"});
                 guest_on_clone_ = true;
                 say("the guest runs on the clone");
                 check();
@@ -222,7 +253,8 @@ void World::perform(Clone& clone, CloneDo action) {
             for (std::uint8_t& byte : nonce_) byte = static_cast<std::uint8_t>(time_.pick(256));
             return;
         case CloneDo::announce:
-        case CloneDo::finish: return;
+        case CloneDo::finish:
+            return;
     }
 }
 
@@ -232,7 +264,9 @@ void World::on_clone_frame(Clone& clone, const Frame& frame) {
         return feed(clone, clone_event::Go{std::to_array(go.epoch), std::to_array(go.boot_nonce)});
     }
     const auto verdict = decode_verdict(frame.payload).value();
-    if (frame.type == SMIG_WIRE_VOID) return feed(clone, clone_event::Void{std::to_array(verdict.epoch), std::to_array(verdict.boot_nonce)});
+    if (frame.type == SMIG_WIRE_VOID)
+        return feed(clone,
+                    clone_event::Void{std::to_array(verdict.epoch), std::to_array(verdict.boot_nonce)});
     feed(clone, clone_event::Wait{});
 }
 

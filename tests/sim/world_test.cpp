@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Thousands of moves through every mishap: never two owners, always one, before GO every failure ends with the guest on the
-// source, after GO never.
+// Thousands of moves through every mishap: never two owners, always one, before GO every failure ends with
+// the guest on the source, after GO never.
 //
 // SMIG_SIM_SEED=N runs that one world and prints what happened; SMIG_SIM_RUNS=N runs so many.
 #include <doctest/doctest.h>
@@ -59,7 +59,8 @@ struct Tally {
 // What must hold when the dust has settled; empty when it does.
 std::string broken_end(const World& world) {
     if (!world.violation().empty()) return world.violation();
-    if (!world.given()) return world.guest_on_source() ? "" : "not given, but the guest does not run on the source";
+    if (!world.given())
+        return world.guest_on_source() ? "" : "not given, but the guest does not run on the source";
     if (world.guest_on_source()) return "given, but the guest runs on the source";
     if (!world.guest_on_clone() && world.source_answers() && !world.target_vm_was_lost())
         return "given and both sides live, but the clone does not run";
@@ -87,7 +88,8 @@ void run(std::uint64_t seed, const Faults& faults, Tally& tally, bool tell) {
     if (!world.receiving()) return;  // the target's machine hangs: a person must restart it
     ++tally.second_moves;
     world.move(kMove);
-    CHECK_MESSAGE((world.violation().empty() && world.guest_on_clone()), "a second move in peace fails\n", story(world, seed));
+    CHECK_MESSAGE((world.violation().empty() && world.guest_on_clone()), "a second move in peace fails\n",
+                  story(world, seed));
 }
 
 bool notices(Sabotage sabotage, const Faults& faults) {
@@ -113,13 +115,14 @@ TEST_CASE("in a quiet world every guest moves") {
 
 TEST_CASE("whatever happens, the guest has one owner, and before GO it is the source") {
     Tally tally;
-    if (const std::uint64_t seed = from_environment("SMIG_SIM_SEED", 0); seed != 0) return run(seed, faults_of(seed), tally, true);
+    if (const std::uint64_t seed = from_environment("SMIG_SIM_SEED", 0); seed != 0)
+        return run(seed, faults_of(seed), tally, true);
     const std::uint64_t runs = from_environment("SMIG_SIM_RUNS", 20000);
     const std::uint64_t first = from_environment("SMIG_SIM_FIRST", 1);
     for (std::uint64_t seed = first; seed < first + runs; ++seed) run(seed, faults_of(seed), tally, false);
-    std::cout << "seeds " << first << " to " << first + runs - 1 << ": moved " << tally.moved << ", rolled back " << tally.rolled_back
-              << " (then moved " << tally.second_moves << "), in doubt " << tally.in_doubt << ", supervisor took over "
-              << tally.taken_over << "\n";
+    std::cout << "seeds " << first << " to " << first + runs - 1 << ": moved " << tally.moved
+              << ", rolled back " << tally.rolled_back << " (then moved " << tally.second_moves
+              << "), in doubt " << tally.in_doubt << ", supervisor took over " << tally.taken_over << "\n";
     // Worlds that never meet a mishap prove nothing.
     CHECK(tally.moved > 0);
     CHECK(tally.rolled_back > 0);

@@ -26,6 +26,7 @@ TEST_CASE("HOST[:PORT] in all its forms") {
 }
 
 TEST_CASE("what is no HOST[:PORT]") {
-    for (const char* bad : {"", ":1", "host:", "host:0", "host:65536", "host:1x", "host:-1", "[fe80::1", "[fe80::1]x", "[]:1", "[::1]:"})
+    for (const char* bad : {"", ":1", "host:", "host:0", "host:65536", "host:1x", "host:-1", "[fe80::1",
+                            "[fe80::1]x", "[]:1", "[::1]:"})
         CHECK_FALSE_MESSAGE(parse_host_port(bad, 7077).ok(), bad);
 }

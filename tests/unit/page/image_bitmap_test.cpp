@@ -14,7 +14,8 @@ TEST_CASE("a bitmap finds its frames in order") {
     ImageBitmap bitmap(Pfn{200});
     for (const std::uint64_t pfn : {0u, 63u, 64u, 130u, 199u}) bitmap.set(Pfn{pfn});
     std::vector<std::uint64_t> found;
-    for (Pfn pfn = bitmap.next(Pfn{0}); pfn < bitmap.top(); pfn = bitmap.next(pfn + PageCount{1})) found.push_back(pfn.value);
+    for (Pfn pfn = bitmap.next(Pfn{0}); pfn < bitmap.top(); pfn = bitmap.next(pfn + PageCount{1}))
+        found.push_back(pfn.value);
     CHECK(found == std::vector<std::uint64_t>{0, 63, 64, 130, 199});
     CHECK(bitmap.count().value == 5);
     CHECK(bitmap.test(Pfn{64}));
@@ -48,7 +49,8 @@ TEST_CASE("a range is in the image only when each of its frames is") {
         const std::uint64_t start = random() % 300;
         const std::uint64_t pages = random() % (300 - start);
         const auto hole = holes.lower_bound(start);
-        CHECK(bitmap.test_all({Pfn{start}, PageCount{pages}}) == (hole == holes.end() || *hole >= start + pages));
+        CHECK(bitmap.test_all({Pfn{start}, PageCount{pages}}) ==
+              (hole == holes.end() || *hole >= start + pages));
     }
     ImageBitmap full(Pfn{64});
     full.words()[0] = ~0ull;

@@ -13,7 +13,9 @@ namespace {
 constexpr WireId kEpoch{1};
 constexpr WireId kNonce{2};
 
-bool has(const CloneActions& actions, CloneDo what) { return std::ranges::count(actions, what) > 0; }
+bool has(const CloneActions& actions, CloneDo what) {
+    return std::ranges::count(actions, what) > 0;
+}
 
 CloneMachine asking() {
     CloneMachine machine(kEpoch, kNonce, CloneLimits{});
@@ -71,8 +73,12 @@ TEST_CASE("without an answer the clone asks for ever and never runs the guest") 
         if (has(actions, CloneDo::connect)) {
             ++connects;
             switch (turn % 3) {
-                case 0: actions = machine.on(ConnectFailed{}, now); continue;
-                case 1: actions = machine.on(Connected{}, now); continue;
+                case 0:
+                    actions = machine.on(ConnectFailed{}, now);
+                    continue;
+                case 1:
+                    actions = machine.on(Connected{}, now);
+                    continue;
                 default:
                     (void)machine.on(Connected{}, now);
                     actions = machine.on(turn % 2 == 0 ? CloneEvent(Lost{true}) : CloneEvent(Wait{}), now);

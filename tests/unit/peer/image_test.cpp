@@ -27,7 +27,8 @@ class Recorder final : public FrameSink {
 public:
     Result<std::uint64_t> put(smig_wire_type type, std::span<const ByteView> pieces) override {
         Recorded frame{type, {}, writer_.seal(type, pieces).checksum};
-        for (const ByteView piece : pieces) frame.payload.insert(frame.payload.end(), piece.begin(), piece.end());
+        for (const ByteView piece : pieces)
+            frame.payload.insert(frame.payload.end(), piece.begin(), piece.end());
         frames.push_back(std::move(frame));
         return frames.back().checksum;
     }
@@ -59,7 +60,9 @@ struct Both {
         REQUIRE(into->begin(SMIG_ROLE_TARGET).ok());
     }
 
-    Result<void> load(const Recorded& frame) { return loader.load({frame.type, frame.payload, frame.checksum}); }
+    Result<void> load(const Recorded& frame) {
+        return loader.load({frame.type, frame.payload, frame.checksum});
+    }
     Result<void> load_all() {
         for (const Recorded& frame : recorder.frames)
             if (auto loaded = load(frame); !loaded) return loaded;
@@ -110,9 +113,15 @@ TEST_CASE("all-zero pages travel as ranges, frames of pages are full but the las
 TEST_CASE("a frame that is missing, doubled or exchanged is noticed at the end") {
     Both both;
     const smig_wire_image_end end = both.sender.end();
-    SUBCASE("missing") { both.recorder.frames.pop_back(); }
-    SUBCASE("doubled") { both.recorder.frames.push_back(both.recorder.frames.back()); }
-    SUBCASE("another content with the same page numbers") { both.recorder.frames.back().checksum ^= 1; }
+    SUBCASE("missing") {
+        both.recorder.frames.pop_back();
+    }
+    SUBCASE("doubled") {
+        both.recorder.frames.push_back(both.recorder.frames.back());
+    }
+    SUBCASE("another content with the same page numbers") {
+        both.recorder.frames.back().checksum ^= 1;
+    }
     REQUIRE(both.load_all().ok());
     CHECK_FALSE(both.finish(end).ok());
 }
@@ -150,12 +159,16 @@ TEST_CASE("parts of an image come in order") {
         REQUIRE(both.load(both.first(SMIG_WIRE_IMAGE)).ok());
         check_refused(both.load(both.first(SMIG_WIRE_PAGES)), WireFault::unexpected);
     }
-    SUBCASE("the bitmap before the header") { check_refused(both.load(both.first(SMIG_WIRE_BITMAP)), WireFault::unexpected); }
+    SUBCASE("the bitmap before the header") {
+        check_refused(both.load(both.first(SMIG_WIRE_BITMAP)), WireFault::unexpected);
+    }
     SUBCASE("a second header") {
         REQUIRE(both.load(both.first(SMIG_WIRE_IMAGE)).ok());
         check_refused(both.load(both.first(SMIG_WIRE_IMAGE)), WireFault::unexpected);
     }
-    SUBCASE("the end before the pages") { CHECK_FALSE(both.finish(both.sender.end()).ok()); }
+    SUBCASE("the end before the pages") {
+        CHECK_FALSE(both.finish(both.sender.end()).ok());
+    }
 }
 
 TEST_CASE("a bitmap that is not the header's") {

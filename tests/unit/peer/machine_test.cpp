@@ -10,7 +10,9 @@ using namespace smig::target_event;
 
 namespace {
 
-bool has(const TargetActions& actions, TargetDo what) { return std::ranges::count(actions, what) > 0; }
+bool has(const TargetActions& actions, TargetDo what) {
+    return std::ranges::count(actions, what) > 0;
+}
 
 TargetMachine in_state(smig_session_state state) {
     TargetMachine machine(TargetLimits{}, 0);
@@ -32,8 +34,8 @@ TargetMachine in_state(smig_session_state state) {
     return machine;
 }
 
-constexpr smig_session_state kStates[] = {SMIG_TARGET_CHECKING, SMIG_TARGET_LANDED, SMIG_TARGET_LOADING, SMIG_TARGET_READY,
-                                          SMIG_TARGET_JUMPING};
+constexpr smig_session_state kStates[] = {SMIG_TARGET_CHECKING, SMIG_TARGET_LANDED, SMIG_TARGET_LOADING,
+                                          SMIG_TARGET_READY, SMIG_TARGET_JUMPING};
 
 }  // namespace
 
@@ -43,7 +45,8 @@ TEST_CASE("a target passes every state in order") {
 
 TEST_CASE("whatever goes wrong, the device is closed and the session is over") {
     for (const smig_session_state state : kStates) {
-        for (const TargetEvent& failure : std::vector<TargetEvent>{Lost{"x"}, PeerFailed{"x"}, Broken{SMIG_REASON_DEVICE, "x"}}) {
+        for (const TargetEvent& failure :
+             std::vector<TargetEvent>{Lost{"x"}, PeerFailed{"x"}, Broken{SMIG_REASON_DEVICE, "x"}}) {
             TargetMachine machine = in_state(state);
             const TargetActions actions = machine.on(failure, 0);
             CHECK(has(actions, TargetDo::close_device));
@@ -55,13 +58,17 @@ TEST_CASE("whatever goes wrong, the device is closed and the session is over") {
 
 TEST_CASE("a frame that has no place in a state ends the session") {
     const std::vector<std::pair<TargetEvent, smig_session_state>> right = {
-        {Hello{true}, SMIG_TARGET_CHECKING}, {ImagePart{}, SMIG_TARGET_LANDED},  {ImagePart{}, SMIG_TARGET_LOADING},
-        {ImageEnd{}, SMIG_TARGET_LOADING},   {JumpAsked{}, SMIG_TARGET_READY},
+        {Hello{true}, SMIG_TARGET_CHECKING}, {ImagePart{}, SMIG_TARGET_LANDED},
+        {ImagePart{}, SMIG_TARGET_LOADING},  {ImageEnd{}, SMIG_TARGET_LOADING},
+        {JumpAsked{}, SMIG_TARGET_READY},
     };
     for (const smig_session_state state : kStates) {
-        for (const TargetEvent& event : std::vector<TargetEvent>{Hello{true}, Described{}, ClockAsked{}, LandAsked{}, ImagePart{},
-                                                                 ImageEnd{}, JumpAsked{}, LandDone{}, ImageWhole{}}) {
-            if (std::ranges::any_of(right, [&](const auto& one) { return one.first.index() == event.index() && one.second == state; }))
+        for (const TargetEvent& event :
+             std::vector<TargetEvent>{Hello{true}, Described{}, ClockAsked{}, LandAsked{}, ImagePart{},
+                                      ImageEnd{}, JumpAsked{}, LandDone{}, ImageWhole{}}) {
+            if (std::ranges::any_of(right, [&](const auto& one) {
+                    return one.first.index() == event.index() && one.second == state;
+                }))
                 continue;
             TargetMachine machine = in_state(state);
             const TargetActions actions = machine.on(event, 0);

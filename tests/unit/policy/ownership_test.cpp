@@ -43,7 +43,7 @@ TEST_CASE("a hold names a phase and a time") {
     const Holds holds({hold.value(), hold.value()});
     CHECK(holds.ms_in(SMIG_SOURCE_SENDING) == 3000);
     CHECK(holds.ms_in(SMIG_SOURCE_GIVEN) == 0);
-    for (const char* bad : {"", "source-sending", "source-sending:", "source-sending:x", "source-sending:-1", "nowhere:1",
-                            "source-sending:1 ", "source-sending:99999999999999999999"})
+    for (const char* bad : {"", "source-sending", "source-sending:", "source-sending:x", "source-sending:-1",
+                            "nowhere:1", "source-sending:1 ", "source-sending:99999999999999999999"})
         CHECK_FALSE(parse_hold(bad).ok());
 }

@@ -41,11 +41,13 @@ MoveOutcome moved() {
 
 TEST_CASE("the JSON of a move has every key that programs read") {
     const auto json = nlohmann::json::parse(report_json(facts(), moved()));
-    for (const char* key : {"verdict", "mode", "kernel", "vcpus", "memory_mib", "epoch", "total_ms", "stop_ms", "bytes_payload",
-                            "pages_in_use", "pages_zero", "pages_sent", "stop_image_pages", "pages_by_class", "shadow_pages",
-                            "placed_direct", "placed_copied", "stop_phases_ms", "drawn"})
+    for (const char* key :
+         {"verdict", "mode", "kernel", "vcpus", "memory_mib", "epoch", "total_ms", "stop_ms", "bytes_payload",
+          "pages_in_use", "pages_zero", "pages_sent", "stop_image_pages", "pages_by_class", "shadow_pages",
+          "placed_direct", "placed_copied", "stop_phases_ms", "drawn"})
         CHECK_MESSAGE(json.contains(key), key);
-    for (const char* part : {"source", "send", "landing", "clone", "commit"}) CHECK(json["stop_phases_ms"].contains(part));
+    for (const char* part : {"source", "send", "landing", "clone", "commit"})
+        CHECK(json["stop_phases_ms"].contains(part));
     CHECK(json["verdict"] == "moved");
     CHECK(json["stop_ms"] == 1500.0);
     CHECK(json["total_ms"] == 2500.0);

@@ -43,13 +43,16 @@ SourceMachine in_state(smig_session_state state) {
     return machine;
 }
 
-constexpr smig_session_state kBeforeCommit[] = {SMIG_SOURCE_CHECKING, SMIG_SOURCE_LANDING,        SMIG_SOURCE_STOPPING,
-                                                SMIG_SOURCE_SENDING,  SMIG_SOURCE_AWAITING_READY, SMIG_SOURCE_AWAITING_ALIVE};
-constexpr smig_session_state kStopped[] = {SMIG_SOURCE_SENDING, SMIG_SOURCE_AWAITING_READY, SMIG_SOURCE_AWAITING_ALIVE};
+constexpr smig_session_state kBeforeCommit[] = {SMIG_SOURCE_CHECKING,       SMIG_SOURCE_LANDING,
+                                                SMIG_SOURCE_STOPPING,       SMIG_SOURCE_SENDING,
+                                                SMIG_SOURCE_AWAITING_READY, SMIG_SOURCE_AWAITING_ALIVE};
+constexpr smig_session_state kStopped[] = {SMIG_SOURCE_SENDING, SMIG_SOURCE_AWAITING_READY,
+                                           SMIG_SOURCE_AWAITING_ALIVE};
 
 // Every event that can fail a move, and every one that comes at a wrong moment in most states.
 std::vector<SourceEvent> failures() {
-    return {PeerFailed{"x"}, Broken{SMIG_REASON_DEVICE, "x"}, Lost{true, "x"}, Welcomed{}, Accepted{}, Refused{"x"}};
+    return {PeerFailed{"x"}, Broken{SMIG_REASON_DEVICE, "x"}, Lost{true, "x"}, Welcomed{}, Accepted{},
+            Refused{"x"}};
 }
 
 }  // namespace
@@ -92,7 +95,8 @@ TEST_CASE("after commit nothing leads back") {
     for (const smig_session_state state : {SMIG_SOURCE_GIVEN, SMIG_SOURCE_FINISHED}) {
         SourceMachine machine = in_state(state);
         std::vector<SourceEvent> events = failures();
-        events.insert(events.end(), {DeadlinePassed{}, CancelAsked{}, Stopped{}, Landed{}, Ready{}, ImageSent{}, ClocksSampled{}});
+        events.insert(events.end(), {DeadlinePassed{}, CancelAsked{}, Stopped{}, Landed{}, Ready{},
+                                     ImageSent{}, ClocksSampled{}});
         for (const SourceEvent& event : events) {
             CHECK(machine.on(event, kNever).empty());
             CHECK(machine.state() == state);
@@ -162,7 +166,8 @@ TEST_CASE("after JUMP a reset connection says nothing, an orderly end says that 
 }
 
 TEST_CASE("an image that arrived differently is not jumped into") {
-    for (const smig_wire_ready ready : {smig_wire_ready{11, 20, 30}, smig_wire_ready{10, 21, 30}, smig_wire_ready{10, 20, 31}}) {
+    for (const smig_wire_ready ready :
+         {smig_wire_ready{11, 20, 30}, smig_wire_ready{10, 21, 30}, smig_wire_ready{10, 20, 31}}) {
         SourceMachine machine = in_state(SMIG_SOURCE_AWAITING_READY);
         const SourceActions actions = machine.on(Ready{ready}, 0);
         CHECK_FALSE(has(actions, SourceDo::send_jump));

@@ -24,7 +24,9 @@ Pair sockets() {
     return {Fd(ends[0]), Fd(ends[1])};
 }
 
-Channel channel(Fd fd) { return {std::move(fd), FrameWriter{}, FrameReader(SMIG_WIRE_MAX_PAYLOAD), {}}; }
+Channel channel(Fd fd) {
+    return {std::move(fd), FrameWriter{}, FrameReader(SMIG_WIRE_MAX_PAYLOAD), {}};
+}
 
 constexpr std::int64_t kMs = 2000;
 
@@ -82,7 +84,8 @@ TEST_CASE("a deadline keeps what has arrived") {
     REQUIRE_FALSE(early.ok());
     CHECK(early.error().remedy == Remedy::retry);
     REQUIRE(::send(pair.left.get(), header.bytes.data() + 10, 14, 0) == 14);
-    REQUIRE(::send(pair.left.get(), payload.data(), payload.size(), 0) == static_cast<ssize_t>(payload.size()));
+    REQUIRE(::send(pair.left.get(), payload.data(), payload.size(), 0) ==
+            static_cast<ssize_t>(payload.size()));
     CHECK(right.receive(mono_ms() + kMs).ok());
 }
 

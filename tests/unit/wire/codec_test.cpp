@@ -277,9 +277,12 @@ TEST_CASE("random bytes never get through as more than they are") {
     for (int run = 0; run < 20000; ++run) {
         Bytes payload(random() % 300);
         for (std::byte& byte : payload) byte = static_cast<std::byte>(random() % 4 == 0 ? random() : 0);
-        if (const auto pages = decode_pages(payload, pfns)) CHECK(pages.value().data.size() == pages.value().count * 4096u);
-        if (const auto bitmap = decode_bitmap(payload)) CHECK(bitmap.value().words.size() == payload.size() - 8);
-        if (const auto failure = decode_failure(payload)) CHECK(failure.value().text.size() == payload.size() - 8);
+        if (const auto pages = decode_pages(payload, pfns))
+            CHECK(pages.value().data.size() == pages.value().count * 4096u);
+        if (const auto bitmap = decode_bitmap(payload))
+            CHECK(bitmap.value().words.size() == payload.size() - 8);
+        if (const auto failure = decode_failure(payload))
+            CHECK(failure.value().text.size() == payload.size() - 8);
         (void)decode_zeros(payload, ranges);
         (void)decode_image(payload);
         (void)decode_go(payload);

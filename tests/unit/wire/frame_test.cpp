@@ -74,7 +74,8 @@ TEST_CASE("a payload in pieces is one payload, with one checksum") {
     const std::array<ByteView, 3> pieces{view.first(5), view.subspan(5, 0), view.subspan(5)};
     FrameWriter whole;
     FrameWriter cut;
-    CHECK(whole.seal(SMIG_WIRE_ALIVE, std::span(&view, 1)).checksum == cut.seal(SMIG_WIRE_ALIVE, pieces).checksum);
+    CHECK(whole.seal(SMIG_WIRE_ALIVE, std::span(&view, 1)).checksum ==
+          cut.seal(SMIG_WIRE_ALIVE, pieces).checksum);
 }
 
 TEST_CASE("frames follow each other by number") {
@@ -111,7 +112,8 @@ TEST_CASE("BadVersion") {
 }
 
 TEST_CASE("BadType: zero and beyond the last") {
-    for (const std::uint16_t type : {std::uint16_t{0}, std::uint16_t{SMIG_WIRE_ABORT + 1}, std::uint16_t{0xffff}}) {
+    for (const std::uint16_t type :
+         {std::uint16_t{0}, std::uint16_t{SMIG_WIRE_ABORT + 1}, std::uint16_t{0xffff}}) {
         Bytes stream = sealed(SMIG_WIRE_JUMP, {});
         put_le<std::uint16_t>(stream.data() + 6, type);
         check_fault(stream, WireFault::bad_type);
