@@ -51,7 +51,9 @@ def chain(logs: Path) -> None:
 def aged(logs: Path) -> None:
     with Scene(Plan(memory_mib=256, disk_mib=512), logs) as scene:
         scene.run(
-            "dd if=/dev/urandom of=/disk/old bs=1M count=180 2>/dev/null; sync; cat /disk/old > /dev/null",
+            "i=0; while free=$(awk '/MemTotal/ {all = $2} /MemFree/ {print int($2 * 1000 / all)}' /proc/meminfo); "
+            "[ $free -gt 25 ] && [ $i -lt 60 ]; do i=$((i + 1)); "
+            "dd if=/dev/urandom bs=1M count=4 2>/dev/null >> /disk/old; done; sync",
             120,
         )
         words = dict(line.split(":") for line in scene.run("cat /proc/meminfo").splitlines())
