@@ -91,6 +91,7 @@ Result<void> complete(Arguments& arguments) {
     if (::chdir("/") != 0) ::_exit(1);
     const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
     const int kept = ::fcntl(client.release(), F_DUPFD_CLOEXEC, 10);
+    if (null < 0 || kept < 0) ::_exit(1);
     for (int fd = 0; fd < 3; ++fd) ::dup2(null, fd);
     ::syscall(SYS_close_range, 3u, static_cast<unsigned>(kept) - 1, 0);
     ::syscall(SYS_close_range, static_cast<unsigned>(kept) + 1, ~0u, 0);

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 
+#include "agent/base/check.hpp"
 #include "agent/base/clock.hpp"
 #include "agent/base/random.hpp"
 #include "agent/peer/clone_machine.hpp"
@@ -118,6 +119,7 @@ private:
     }
 
     std::optional<CloneEvent> send_alive() {
+        SMIG_CHECK(channel_);
         smig_wire_alive alive{};
         std::ranges::copy(context_.handover.epoch, alive.epoch);
         std::ranges::copy(context_.handover.boot_nonce, alive.boot_nonce);

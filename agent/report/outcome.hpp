@@ -2,6 +2,7 @@
 // How a move ended, as plain memory: the stop process (on either machine) writes it into a pipe in one piece.
 #pragma once
 
+#include <algorithm>
 #include <climits>
 #include <cstdint>
 #include <cstring>
@@ -45,7 +46,7 @@ static_assert(sizeof(MoveOutcome) <= PIPE_BUF, "one write, one piece");
 template <std::size_t kSize>
 void put_text(char (&out)[kSize], std::string_view text) {
     const std::size_t length = text.size() < kSize - 1 ? text.size() : kSize - 1;
-    std::memcpy(out, text.data(), length);
+    std::copy_n(text.begin(), length, out);
     out[length] = 0;
 }
 

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <span>
 
@@ -26,7 +27,7 @@ std::string hex(std::span<const std::uint8_t> bytes) {
 }
 
 double rounded_ms(double ms) {
-    return static_cast<double>(static_cast<std::int64_t>(ms * 1000.0 + 0.5)) / 1000.0;
+    return static_cast<double>(std::llround(ms * 1000.0)) / 1000.0;
 }
 
 // Milliseconds from one moment to the next; 0 when either is not known, or the clocks of two machines say

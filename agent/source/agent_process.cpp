@@ -161,8 +161,8 @@ private:
             actions = machine.on(event, mono_ms());
         }
         const Bytes abort = encode(Failure{machine.reason(), machine.text()});
-        if (!machine.refused()) (void)co_await channel_->send(SMIG_WIRE_ABORT, abort, mono_ms() + 1000);
-        channel_->close();
+        if (!machine.refused()) (void)co_await channel().send(SMIG_WIRE_ABORT, abort, mono_ms() + 1000);
+        channel().close();
         outcome.verdict = machine.refused() ? Verdict::refused : Verdict::rolled_back;
         put_text(outcome.reason, machine.text());
         co_return Fd{};
@@ -191,6 +191,12 @@ private:
         }
     }
 
+    // There from connect() on.
+    AsyncChannel& channel() {
+        SMIG_CHECK(channel_.has_value());
+        return *channel_;
+    }
+
     asio::awaitable<SourceEvent> ask(SourceDo what, std::int64_t deadline_ms) {
         smig_wire_type type = SMIG_WIRE_HELLO;
         Bytes payload = hello();
@@ -207,9 +213,9 @@ private:
             type = SMIG_WIRE_DESCRIBE;
             payload.assign(text.begin(), text.end());
         }
-        const auto sent = co_await channel_->send(type, payload, deadline_ms);
+        const auto sent = co_await channel().send(type, payload, deadline_ms);
         if (!sent) co_return failed(sent.error());
-        const auto frame = co_await channel_->receive(deadline_ms);
+        const auto frame = co_await channel().receive(deadline_ms);
         if (!frame) co_return failed(frame.error());
         co_return event_of(frame.value());
     }
@@ -257,9 +263,9 @@ private:
         for (int i = 0; i < kClockSamples; ++i) {
             const std::uint64_t asked_ns = mono_ns();
             const Bytes question = encode(smig_wire_clock{asked_ns, 0});
-            if (auto sent = co_await channel_->send(SMIG_WIRE_CLOCK_ASK, question, deadline_ms); !sent)
+            if (auto sent = co_await channel().send(SMIG_WIRE_CLOCK_ASK, question, deadline_ms); !sent)
                 co_return failed(sent.error());
-            auto frame = co_await channel_->receive(deadline_ms);
+            auto frame = co_await channel().receive(deadline_ms);
             const std::uint64_t heard_ns = mono_ns();
             if (!frame) co_return failed(frame.error());
             if (frame.value().type != SMIG_WIRE_CLOCK) co_return event_of(frame.value());
@@ -292,8 +298,8 @@ private:
                       options_.open_device,
                       options_.power,
                       options_.clone_main};
-        StopConnection connection{Fd{}, channel_->writer(), channel_->next_received_sequence()};
-        connection.socket = channel_->release_fd();
+        StopConnection connection{Fd{}, channel().writer(), channel().next_received_sequence()};
+        connection.socket = channel().release_fd();
         return fork_stop_and_supervisor(plan, std::move(connection), std::move(listener).value());
     }
 

@@ -20,7 +20,7 @@ static_assert(SMIG_WIRE_MAX_PAGES <= SMIG_MAX_BATCH);
 struct ImageSender::Buffers {
     std::array<std::uint64_t, SMIG_WIRE_MAX_PAGES> pfns;
     std::array<std::uint8_t, SMIG_WIRE_MAX_PAGES> status;
-    std::array<std::byte, SMIG_WIRE_MAX_PAGES * 8> wire_pfns;
+    std::array<std::byte, std::size_t{SMIG_WIRE_MAX_PAGES} * 8> wire_pfns;
     alignas(kPageBytes) std::array<std::byte, SMIG_WIRE_MAX_PAGES * kPageBytes> data;
 };
 
