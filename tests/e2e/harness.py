@@ -62,8 +62,10 @@ def run(one: Test) -> str | None:
     reason: str | None = None
     try:
         one.body(logs)
-    except OutOfTime:
-        reason = f"it took more than {one.limit_s} s"
+    except OutOfTime as error:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/e2e/" in frame.filename]
+        where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}: {frames[-1].line}" if frames else "?"
+        reason = f"it took more than {one.limit_s} s; it was at {where}"
     except (Failed, LabError) as error:
         reason = str(error)
     except Exception:  # a bug of the test: as much as there is to know of it
