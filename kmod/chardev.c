@@ -154,11 +154,10 @@ static int do_census(struct file *file, void *data)
 {
 	struct smig_census *arg = data;
 
-	if (arg->flags & ~SMIG_CENSUS_ZERO)
+	if (arg->flags)
 		return -EINVAL;
 	memset(arg->pages, 0, sizeof(arg->pages));
-	arg->zero_pages = 0;
-	smig_ram_census(arg->pages, arg->flags & SMIG_CENSUS_ZERO ? &arg->zero_pages : NULL);
+	smig_ram_census(arg->pages);
 	return 0;
 }
 
@@ -375,9 +374,9 @@ static int call_checked(const struct smig_ioctl *ioctl, struct file *file, void 
 
 	if (ioctl->unlocked)
 		return ioctl->call(file, data);
-	ret = mutex_lock_killable(&smig.lock);
-	if (ret)
-		return ret;
+	/* who waits here while another process stops the guest must let itself be frozen */
+	if (mutex_lock_interruptible(&smig.lock))
+		return -ERESTARTSYS;
 	if (ioctl->states == ANYBODY)
 		ret = ioctl->call(file, data);
 	else if (smig.owner && smig.owner != file)
@@ -432,6 +431,9 @@ static int smig_open(struct inode *inode, struct file *file)
 
 static int smig_release(struct inode *inode, struct file *file)
 {
+	/* only a call on this file could change the answer; call_checked() says why not to wait */
+	if (READ_ONCE(smig.owner) != file)
+		return 0;
 	mutex_lock(&smig.lock);
 	if (smig.owner == file) {
 		smig.owner = NULL;

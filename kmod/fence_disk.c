@@ -5,7 +5,8 @@
  * Writeback is not freezable: the source would go on writing dirty pages to
  * disks that the clone will own.  Every real disk's queue (a blk-mq disk with a
  * parent device) is quiesced; quiescing is counted, so drivers that quiesce
- * and unquiesce around suspend do not open it.
+ * and unquiesce around suspend do not open it.  A real disk without such a queue
+ * (persistent memory) is refused.
  */
 #include <linux/blk-mq.h>
 #include <linux/blkdev.h>
@@ -31,6 +32,12 @@ static void forget(void)
 		put_device(disks[--nr_disks]);
 }
 
+/* NVMe's multipath heads have a parent but no queue of their own; their paths do. */
+static bool stands_on_fenced(struct device *dev)
+{
+	return dev->parent->class && !strcmp(dev->parent->class->name, "nvme-subsystem");
+}
+
 /* Process context, fence open: finds the disks that smig_fence_disk_close() will fence. */
 int smig_fence_disk_find(void)
 {
@@ -41,9 +48,15 @@ int smig_fence_disk_find(void)
 	forget();
 	class_dev_iter_init(&iter, smig_var.block_class, NULL, NULL);
 	while ((dev = class_dev_iter_next(&iter))) {
-		if (bdev_is_partition(dev_to_bdev(dev)) || !dev->parent ||
-		    !queue_is_mq(queue_of(dev)))
+		if (bdev_is_partition(dev_to_bdev(dev)) || !dev->parent)
 			continue;
+		if (!queue_is_mq(queue_of(dev))) {
+			if (stands_on_fenced(dev))
+				continue;
+			pr_err("disk %s cannot be fenced\n", dev_name(dev));
+			ret = -EOPNOTSUPP;
+			break;
+		}
 		if (nr_disks == MAX_DISKS) {
 			pr_err("more than %d disks\n", MAX_DISKS);
 			ret = -EOPNOTSUPP;

@@ -25,6 +25,7 @@
 #include <linux/slab.h>
 #include <linux/tcp.h>
 #include <net/ip.h>
+#include <net/net_namespace.h>
 #include <net/ndisc.h>
 
 #include "smig.h"
@@ -178,8 +179,15 @@ static bool allowed(struct sk_buff *skb, __be16 protocol, int offset, bool out)
 
 static netdev_tx_t fence_xmit(struct sk_buff *skb, struct net_device *dev)
 {
-	struct fenced_nic *nic = container_of(dev->netdev_ops, struct fenced_nic, ops);
-	bool pass = netif_device_present(dev);
+	const struct net_device_ops *ops = READ_ONCE(dev->netdev_ops);
+	struct fenced_nic *nic;
+	bool pass;
+
+	/* the fence may have been removed since the caller looked */
+	if (ops->ndo_start_xmit != fence_xmit)
+		return ops->ndo_start_xmit(skb, dev);
+	nic = container_of(ops, struct fenced_nic, ops);
+	pass = netif_device_present(dev);
 
 	if (pass && READ_ONCE(closed)) {
 		struct ethhdr buffer, *eth = skb_header_pointer(skb, 0, sizeof(buffer), &buffer);
@@ -204,30 +212,19 @@ static unsigned int fence_ingress(void *priv, struct sk_buff *skb,
 	return NF_DROP;
 }
 
-/* Process context, fence open.  0 or an error with nothing installed. */
-int smig_fence_net_install(void)
+/* Under rtnl. */
+static int fence_nics_of(struct net *net)
 {
 	struct net_device *dev;
-	unsigned int i;
-	int ret = 0;
 
-	if (WARN_ON(nics))
-		return -EBUSY;
-	nics = kcalloc(MAX_NICS, sizeof(*nics), GFP_KERNEL);
-	if (!nics)
-		return -ENOMEM;
-	atomic64_set(&tx_dropped, 0);
-	atomic64_set(&rx_dropped, 0);
-	rtnl_lock();
-	for_each_netdev(&init_net, dev) {
+	for_each_netdev(net, dev) {
 		struct fenced_nic *nic = &nics[nr_nics];
 
 		if (!dev->dev.parent || (dev->flags & IFF_LOOPBACK))
 			continue;
 		if (nr_nics == MAX_NICS) {
 			pr_err("more than %d NICs\n", MAX_NICS);
-			ret = -EOPNOTSUPP;
-			break;
+			return -EOPNOTSUPP;
 		}
 		nic->dev = dev;
 		netdev_hold(dev, &nic->tracker, GFP_KERNEL);
@@ -239,6 +236,29 @@ int smig_fence_net_install(void)
 		smp_wmb();
 		WRITE_ONCE(dev->netdev_ops, &nic->ops);
 	}
+	return 0;
+}
+
+/* Process context, fence open.  0 or an error with nothing installed. */
+int smig_fence_net_install(void)
+{
+	struct net *net;
+	unsigned int i;
+	int ret = 0;
+
+	if (WARN_ON(nics))
+		return -EBUSY;
+	nics = kcalloc(MAX_NICS, sizeof(*nics), GFP_KERNEL);
+	if (!nics)
+		return -ENOMEM;
+	atomic64_set(&tx_dropped, 0);
+	atomic64_set(&rx_dropped, 0);
+	/* also the NICs that were given to a container */
+	rtnl_lock();
+	down_read(&net_rwsem);
+	for_each_net(net)
+		ret = ret ?: fence_nics_of(net);
+	up_read(&net_rwsem);
 	rtnl_unlock();
 	for (i = 0; !ret && i < nr_nics; i++) {
 		nics[i].ingress = (struct nf_hook_ops){
@@ -248,7 +268,7 @@ int smig_fence_net_install(void)
 			.dev = nics[i].dev,
 			.priority = INT_MIN,
 		};
-		ret = nf_register_net_hook(&init_net, &nics[i].ingress);
+		ret = nf_register_net_hook(dev_net(nics[i].dev), &nics[i].ingress);
 		if (ret)
 			nics[i].ingress.hook = NULL;
 	}
@@ -266,7 +286,7 @@ void smig_fence_net_remove(void)
 		return;
 	for (i = 0; i < nr_nics; i++)
 		if (nics[i].ingress.hook)
-			nf_unregister_net_hook(&init_net, &nics[i].ingress);
+			nf_unregister_net_hook(dev_net(nics[i].dev), &nics[i].ingress);
 	rtnl_lock();
 	for (i = 0; i < nr_nics; i++)
 		if (nics[i].dev->netdev_ops == &nics[i].ops)

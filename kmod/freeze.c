@@ -85,6 +85,8 @@ int smig_freeze_down(struct smig_times *t, enum smig_purpose purpose, u32 *faile
 	smig_freeze_times_mark(t, step);
 
 	step = SMIG_STEP_SUSPEND_DEVICES;
+	/* a console may be one of the devices that now go (hvc on virtio) */
+	smig_call(suspend_console)();
 	smig_call(pm_restrict_gfp_mask)();
 	ret = dpm_suspend_start(message) ?: smig_freeze_inject(step);
 	if (ret)
@@ -125,6 +127,7 @@ undo_cpus:
 undo_devices:
 	dpm_resume_end(PMSG_RECOVER);
 	smig_call(pm_restore_gfp_mask)();
+	smig_call(resume_console)();
 undo_freeze:
 	smig_call(unlock_device_hotplug)();
 	smig_call(thaw_processes)();
@@ -160,6 +163,7 @@ void smig_freeze_up(struct smig_times *t, pm_message_t message, bool new_machine
 	dpm_resume_start(message);
 	smig_freeze_times_mark(t, SMIG_STEP_RESUME_NOIRQ);
 	dpm_resume_end(message);
+	smig_call(resume_console)();
 	smig_freeze_times_mark(t, SMIG_STEP_RESUME_DEVICES);
 	smig_call(unlock_device_hotplug)();
 }

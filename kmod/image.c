@@ -59,7 +59,8 @@ static unsigned long count_moved_events(void)
 	for_each_possible_cpu(cpu) {
 		struct vm_event_state *events = &per_cpu(vm_event_states, cpu);
 
-		sum += events->event[PGSTEAL_KSWAPD] + events->event[PGSTEAL_DIRECT];
+		/* of these two every reclaim counts, a memory cgroup's own too */
+		sum += events->event[PGSTEAL_ANON] + events->event[PGSTEAL_FILE];
 		sum += events->event[PGMIGRATE_SUCCESS];
 	}
 	return sum;
@@ -92,7 +93,7 @@ int smig_image_prepare(struct smig_prepare *arg)
 
 	smig_image_drop();
 	smig_call(lru_add_drain_all)();
-	smig_ram_census(pages, NULL);
+	smig_ram_census(pages);
 	shadow = pages[SMIG_CLASS_KERNEL] + smig_call(nr_blockdev_pages)();
 	shadow += 3 * get_mm_rss(current->mm);
 	shadow += shadow / 32 + 1024 + arg->extra_shadow_pages;
@@ -127,7 +128,8 @@ int smig_image_prepare(struct smig_prepare *arg)
 	while (nr_held > want)
 		__free_page(held[--nr_held]);
 	for (total = 0; total < nr_held; total++)
-		__set_bit(page_to_pfn(held[total]), own_bitmap);
+		if (page_to_pfn(held[total]) < smig_ram.top_pfn)
+			__set_bit(page_to_pfn(held[total]), own_bitmap);
 	arg->shadow_pages = nr_held;
 	arg->available_pages = nr_held;
 	return 0;
@@ -191,10 +193,10 @@ static void mark_live_mm(struct mm_struct *mm)
 /* Processes that run on during the stop: whoever called CAPTURE, and EXEMPT. */
 static void mark_live_processes(void)
 {
-	struct task_struct *task;
+	struct task_struct *leader, *task;
 
 	rcu_read_lock();
-	for_each_process(task)
+	for_each_process_thread(leader, task)
 		if (task->mm && !(task->flags & PF_KTHREAD) &&
 		    (task->flags & (PF_NOFREEZE | PF_SUSPEND_TASK)))
 			mark_live_mm(task->mm);
@@ -294,6 +296,8 @@ static noinline notrace int save_and_copy(void)
 static void become_clone(void)
 {
 	smig_fence_net_forget_flows();
+	/* at once: a process that was not frozen may ask while devices resume */
+	WRITE_ONCE(smig.state, SMIG_STATE_CLONE);
 	memset(&times, 0, sizeof(times));
 	times.last_tsc = landing.handover.jump_tsc;
 	/* the CPU is another now, and so may be its rate */
@@ -463,7 +467,7 @@ int smig_image_read(const u64 *pfns, u8 *status, u32 nr, void __user *data, u32 
 			continue;
 		}
 		index = find_shadow(pfn);
-		from = index >= 0 ? page_address(held[index]) : smig_ram_map(pfn);
+		from = page_address(index >= 0 ? held[index] : pfn_to_page(pfn));
 		if (index < 0 && !memchr_inv(from, 0, PAGE_SIZE)) {
 			status[i] = SMIG_PAGE_ZERO;
 			continue;

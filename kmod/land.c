@@ -27,6 +27,7 @@ static unsigned long *dirty_bitmap;	/* held frames that were written since they 
 static unsigned long *image_bitmap;
 static unsigned long *placed_bitmap;
 static DEFINE_XARRAY(spares);		/* pfn of the image -> address of its spare */
+static unsigned long *passed_bitmap;	/* spares that were passed over */
 static u64 nr_held, nr_placed, nr_copied, next_spare;
 static struct smig_image_header image;
 static struct smig_copy_page *copy_tail;
@@ -37,8 +38,10 @@ static void forget_image(void)
 	xa_destroy(&spares);
 	vfree(image_bitmap);
 	vfree(placed_bitmap);
+	vfree(passed_bitmap);
 	image_bitmap = NULL;
 	placed_bitmap = NULL;
+	passed_bitmap = NULL;
 	nr_placed = 0;
 	nr_copied = 0;
 	next_spare = 0;
@@ -146,7 +149,8 @@ int smig_land_image(const struct smig_image_header *header, const unsigned long 
 	}
 	image_bitmap = vzalloc(bytes);
 	placed_bitmap = vzalloc(bytes);
-	if (!image_bitmap || !placed_bitmap) {
+	passed_bitmap = vzalloc(bytes);
+	if (!image_bitmap || !placed_bitmap || !passed_bitmap) {
 		forget_image();
 		return -ENOMEM;
 	}
@@ -195,19 +199,30 @@ contradiction:
  */
 static void *spare_apart_from(u64 home)
 {
-	for (; next_spare < smig_ram.top_pfn; next_spare++) {
-		void *address;
+	u64 pfn = smig_ram.top_pfn;
+	void *address;
 
-		if (!test_bit(next_spare, held_bitmap) || test_bit(next_spare, image_bitmap) ||
-		    (home != NO_HOME && !((next_spare ^ home) & 63)))
+	while (next_spare < smig_ram.top_pfn && pfn == smig_ram.top_pfn) {
+		u64 candidate = next_spare++;
+
+		if (!test_bit(candidate, held_bitmap) || test_bit(candidate, image_bitmap))
 			continue;
-		address = pfn_to_kaddr(next_spare);
-		if (__test_and_set_bit(next_spare, dirty_bitmap))
-			clear_page(address);
-		next_spare++;
-		return address;
+		if (home != NO_HOME && !((candidate ^ home) & 63))
+			__set_bit(candidate, passed_bitmap);
+		else
+			pfn = candidate;
 	}
-	return NULL;
+	if (pfn == smig_ram.top_pfn) {
+		/* slow ones are better than none */
+		pfn = find_first_bit(passed_bitmap, smig_ram.top_pfn);
+		if (pfn >= smig_ram.top_pfn)
+			return NULL;
+		__clear_bit(pfn, passed_bitmap);
+	}
+	address = pfn_to_kaddr(pfn);
+	if (__test_and_set_bit(pfn, dirty_bitmap))
+		clear_page(address);
+	return address;
 }
 
 void *smig_land_spare(void)

@@ -3,6 +3,7 @@
  * main.c - load, unload, and what the rest of the kernel must not do during a move.
  */
 #include <linux/cpu.h>
+#include <linux/memory.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/suspend.h>
@@ -37,13 +38,25 @@ static int refuse_suspend(struct notifier_block *nb, unsigned long action, void 
 	return NOTIFY_DONE;
 }
 
+/* Bitmaps and the list of RAM ranges are as at BEGIN: memory must not come or go. */
+static int refuse_memory(struct notifier_block *nb, unsigned long action, void *data)
+{
+	if (READ_ONCE(smig.shut_out) && (action == MEM_GOING_ONLINE || action == MEM_GOING_OFFLINE))
+		return notifier_from_errno(-EBUSY);
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block memory_block = {
+	.notifier_call = refuse_memory,
+};
+
 static struct notifier_block pm_block = {
 	.notifier_call = refuse_suspend,
 	/* first: nothing is undone for our sake */
 	.priority = INT_MAX,
 };
 
-/* Process context, under smig.lock: from here to let_in() no suspend, kexec or CPU hotplug. */
+/* Under smig.lock: from here to let_in() no suspend, kexec, CPU or memory hotplug. */
 int smig_main_shut_out(void)
 {
 	/* the lock that kexec_load() and kexec themselves try, and give up with EBUSY */
@@ -84,11 +97,16 @@ static int __init smig_init(void)
 	ret = register_pm_notifier(&pm_block);
 	if (ret)
 		goto exit_window;
-	ret = smig_chardev_register();
+	ret = register_memory_notifier(&memory_block);
 	if (ret)
 		goto unregister_pm;
+	ret = smig_chardev_register();
+	if (ret)
+		goto unregister_memory;
 	return 0;
 
+unregister_memory:
+	unregister_memory_notifier(&memory_block);
 unregister_pm:
 	unregister_pm_notifier(&pm_block);
 exit_window:
@@ -99,6 +117,7 @@ exit_window:
 static void __exit smig_exit(void)
 {
 	smig_chardev_unregister();
+	unregister_memory_notifier(&memory_block);
 	unregister_pm_notifier(&pm_block);
 	smig_ram_window_exit();
 }

@@ -60,6 +60,25 @@ bool smig_ram_contains(u64 pfn)
 }
 
 /*
+ * Whether I/O or a pin may still write a user page.  Work that no freezer stops
+ * (decryption after a read) changes page cache in place; direct I/O holds an
+ * extra reference while it is under way.
+ */
+static bool in_use_by_kernel(struct folio *folio)
+{
+	int expected;
+
+	if (folio_test_locked(folio) || folio_test_writeback(folio) || !folio_test_uptodate(folio))
+		return true;
+	if (folio_test_large(folio))
+		return folio_maybe_dma_pinned(folio);
+	expected = atomic_read(&folio->_mapcount) + 1 + folio_test_private(folio);
+	if (!folio_test_anon(folio) || folio_test_swapcache(folio))
+		expected++;
+	return folio_ref_count(folio) > expected;
+}
+
+/*
  * @frozen: one CPU runs, irqs are off and user space is frozen: the answer is
  * exact.  Otherwise it is a guess that never follows a pointer.
  */
@@ -75,10 +94,12 @@ enum smig_class smig_ram_classify(struct page *page, bool frozen)
 	folio = page_folio(page);
 	if (!folio_test_lru(folio))
 		return SMIG_CLASS_KERNEL;
+	if (!frozen)
+		return folio_test_anon(folio) ? SMIG_CLASS_ANON : SMIG_CLASS_CACHE;
+	if (in_use_by_kernel(folio))
+		return SMIG_CLASS_KERNEL;
 	if (folio_test_anon(folio))
 		return SMIG_CLASS_ANON;
-	if (!frozen)
-		return SMIG_CLASS_CACHE;
 	/*
 	 * Regular files only: the cache of block devices and directories is
 	 * metadata that a filesystem changes under writeback, which no freezer
@@ -86,6 +107,9 @@ enum smig_class smig_ram_classify(struct page *page, bool frozen)
 	 */
 	mapping = folio_mapping(folio);
 	if (!mapping || !mapping->host || !S_ISREG(mapping->host->i_mode))
+		return SMIG_CLASS_KERNEL;
+	/* secretmem: absent from the direct map, and so readable only now */
+	if (!smig_call(kernel_page_present)(page))
 		return SMIG_CLASS_KERNEL;
 	return SMIG_CLASS_CACHE;
 }
@@ -100,8 +124,8 @@ unsigned long smig_ram_free_run(struct page *page, unsigned long pfn, unsigned l
 	return min(1UL << order, end - pfn);
 }
 
-/* @zero_pages: also count frames in use that hold only zeros (reads all memory), or NULL. */
-void smig_ram_census(u64 *pages, u64 *zero_pages)
+/* Frames by class, while the guest runs. */
+void smig_ram_census(u64 *pages)
 {
 	unsigned int i;
 
@@ -118,9 +142,6 @@ void smig_ram_census(u64 *pages, u64 *zero_pages)
 				class = smig_ram_classify(page, false);
 				if (class == SMIG_CLASS_FREE)
 					run = smig_ram_free_run(page, pfn, end);
-				else if (zero_pages && smig_call(kernel_page_present)(page) &&
-					 !memchr_inv(page_address(page), 0, PAGE_SIZE))
-					++*zero_pages;
 			}
 			pages[class] += run;
 			pfn += run;
@@ -133,7 +154,7 @@ void smig_ram_census(u64 *pages, u64 *zero_pages)
 /*
  * A page of virtual address space to look at frames that are absent from the
  * direct map: vfree() of module memory leaves such holes, also at the stop.
- * Used by one thread at a time (under smig.lock or with irqs off).
+ * Used only there: with irqs off, on one CPU.
  */
 static struct page *window_page;
 static void *window;
@@ -175,7 +196,7 @@ void smig_ram_window_exit(void)
 	window_page = NULL;
 }
 
-/* The contents of a frame; valid until the next call. */
+/* The contents of a frame; with irqs off, valid until the next call. */
 const void *smig_ram_map(unsigned long pfn)
 {
 	struct page *page = pfn_to_page(pfn);

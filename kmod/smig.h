@@ -84,7 +84,7 @@ size_t smig_ram_bitmap_bytes(void);
 bool smig_ram_contains(u64 pfn);
 enum smig_class smig_ram_classify(struct page *page, bool frozen);
 unsigned long smig_ram_free_run(struct page *page, unsigned long pfn, unsigned long end);
-void smig_ram_census(u64 *pages, u64 *zero_pages);
+void smig_ram_census(u64 *pages);
 int smig_ram_window_init(void);
 void smig_ram_window_exit(void);
 const void *smig_ram_map(unsigned long pfn);

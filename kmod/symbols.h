@@ -35,6 +35,8 @@ struct clocksource;
 	X(freeze_secondary_cpus, int, (int primary))			\
 	X(thaw_secondary_cpus, void, (void))				\
 	X(play_dead_common, void, (void))				\
+	X(suspend_console, void, (void))				\
+	X(resume_console, void, (void))					\
 	X(cpuidle_pause, void, (void))					\
 	X(cpuidle_resume, void, (void))					\
 	X(walk_system_ram_range, int, (unsigned long pfn, unsigned long nr, void *arg, \

@@ -172,10 +172,7 @@ struct smig_census {
 	__u32 size;
 	__u32 flags;
 	__u64 pages[SMIG_CLASS_SLOTS];
-	__u64 zero_pages;		/* only with SMIG_CENSUS_ZERO: in use and all-zero */
 };
-
-#define SMIG_CENSUS_ZERO 1
 
 /*
  * Get the memory a stop needs, before anything is frozen (SOURCE).  May reclaim
