@@ -2,7 +2,7 @@
 """Every test of the project, from the quickest to the slowest; as root on Debian 12, installs what it needs.
 
 tests/run          all of it
-tests/run NAME…    only these parts: unit asan module kmod e2e
+tests/run NAME…    only these parts: unit style asan module kmod e2e (style only on request)
 """
 
 import re
@@ -24,6 +24,7 @@ PARTS: dict[str, list[list[str]]] = {
         ["cmake", "--build", "--preset", "dev"],
         ["ctest", "--preset", "dev"],
     ],
+    "style": [["tests/lab/python", "tests/check_style.py"]],
     "asan": [
         ["cmake", "--preset", "asan"],
         ["cmake", "--build", "--preset", "asan"],
@@ -33,6 +34,7 @@ PARTS: dict[str, list[list[str]]] = {
     "kmod": [["tests/kmod/run"]],
     "e2e": [["tests/e2e/run"]],
 }
+BY_DEFAULT = [name for name in PARTS if name != "style"]
 OURS = re.compile(r"^(\d+) passed, (\d+) failed")
 CTEST = re.compile(r"tests passed, (\d+) tests failed out of (\d+)")
 
@@ -69,7 +71,7 @@ def run(command: list[str], count: Count) -> bool:
 
 
 def main() -> int:
-    wanted = sys.argv[1:] or list(PARTS)
+    wanted = sys.argv[1:] or BY_DEFAULT
     unknown = [name for name in wanted if name not in PARTS]
     if unknown:
         print(f"no part {unknown[0]!r}; there are {', '.join(PARTS)}", file=sys.stderr)

@@ -109,7 +109,7 @@ private:
     };
     static std::size_t index(int side) { return static_cast<std::size_t>(side); }
 
-    void deliver(int side, std::function<void()> what) {
+    void deliver(int side, const std::function<void()>& what) {
         State& end = ends_[index(side)];
         end.arrives = std::max(end.arrives, time_.now() + 1 + time_.pick(20));
         time_.after(end.arrives - time_.now(), [self = shared_from_this(), what, since = time_.now(), side] {
