@@ -50,6 +50,7 @@ class Built:
 
 
 _built: dict[str, Built] = {}
+_landing_images: dict[tuple, bytes] = {}
 
 
 def prepare(series: str, tell: Callable[[str], None] = lambda text: None) -> Built:
@@ -71,7 +72,6 @@ class Setup:
         self.built = prepare(plan.kernel)
         logs.mkdir(parents=True, exist_ok=True)
         self.machines: list[Machine] = []
-        self._landing: Path | None = None
         self._ending = ExitStack()
         self._sockets = Path(tempfile.mkdtemp(prefix="selfmigrate-lab-"))
         self._ending.callback(shutil.rmtree, self._sockets, ignore_errors=True)
@@ -165,16 +165,20 @@ class Setup:
         return machine
 
     def landing_image(self) -> Path:
-        """The target's initramfs, made by the guest itself (once a setup) and brought out over SSH."""
-        if self._landing is None:
+        """The target's initramfs, made by the guest itself and brought out over SSH.
+
+        It depends on the kernel and the kinds of devices alone, so it is made once a process for each of them.
+        """
+        plan = self.plan
+        key = (self.built.kernel.release, plan.nic_model, plan.disk)
+        if key not in _landing_images:
             self.source.commands.run(f"selfmigrate landing-image -o {LANDING_IMAGE}", timeout_s=120)
-            content = fetch(self.namespace, FOLLOW, LANDING_IMAGE)
+            _landing_images[key] = fetch(self.namespace, FOLLOW, LANDING_IMAGE)
             self.source.commands.run(f"rm {LANDING_IMAGE}")
-            if not content:
-                raise LabError("the landing image came out of the guest empty")
-            self._landing = self._sockets / "landing.img"
-            self._landing.write_bytes(content)
-        return self._landing
+        image = self._sockets / "landing.img"
+        if not image.exists():
+            image.write_bytes(_landing_images[key])
+        return image
 
     def boot_target(
         self,

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import Callable
 
-from .errors import Timeout
+from .errors import LabError, Timeout
 from .image import ssh_key
 from .netns import Namespace, end
 
@@ -70,7 +70,10 @@ def fetch(namespace: Namespace, address: str, path: str, timeout_s: float = 60) 
         stderr=subprocess.DEVNULL,
     )
     try:
-        return process.communicate(timeout=timeout_s)[0]
+        content = process.communicate(timeout=timeout_s)[0]
+        if process.returncode != 0 or not content:
+            raise LabError(f"{path} did not come out of the guest")
+        return content
     except subprocess.TimeoutExpired:
         raise Timeout(f"{path} did not come out of the guest in {timeout_s:.0f} s") from None
     finally:

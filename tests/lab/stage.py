@@ -81,9 +81,7 @@ def _run(setup: Setup, outcome: Outcome, mode: str, kind: Kind, tell: Tell, quot
     )
     workload = Workload(setup, kind)
     workload.start()
-    tell("making the target's landing image inside the guest")
-    setup.landing_image()
-    tell("booting the target into it")
+    tell("booting the target into the landing image that the guest makes")
     target = setup.boot_target()
 
     stays = [setup.stay(1), setup.stay(2)]
