@@ -87,7 +87,7 @@ void CpioWriter::add_file_from(const std::string& path, std::uint32_t permission
                                const std::string& source) {
     if (!state_) return;
     const Fd file(::open(source.c_str(), O_RDONLY | O_CLOEXEC));
-    struct stat status {};
+    struct stat status{};
     if (!file || ::fstat(file.get(), &status) != 0)
         return fail(errno_error(Remedy::refused, "cannot read " + source));
     if (!S_ISREG(status.st_mode)) return fail({Remedy::refused, source + " is not a file"});

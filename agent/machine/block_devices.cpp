@@ -40,7 +40,7 @@ std::string unescape(std::string_view text) {
 }
 
 std::string number_of_node(const std::string& node) {
-    struct stat status {};
+    struct stat status{};
     if (::stat(node.c_str(), &status) != 0 || !S_ISBLK(status.st_mode)) return {};
     return fmt::format("{}:{}", major(status.st_rdev), minor(status.st_rdev));
 }

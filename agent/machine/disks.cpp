@@ -90,7 +90,7 @@ struct Probe {
 // (something is mounted over it) or the filesystem cannot.
 std::optional<Fd> unnamed_file(const std::string& directory, const std::string& device) {
     Fd file(::open(directory.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
-    struct stat status {};
+    struct stat status{};
     if (!file || ::fstat(file.get(), &status) != 0) return std::nullopt;
     const std::string name =
         sysfs::link_name(fmt::format("/sys/dev/block/{}:{}", major(status.st_dev), minor(status.st_dev)));

@@ -127,8 +127,7 @@ int Netlink::ask_with(NetlinkMessage& request, Handler each, void* context) {
 
 int Netlink::change(NetlinkMessage& request) {
     request.message()->nlmsg_flags |= NLM_F_ACK;
-    return ask_with(
-        request, [](void*, const nlmsghdr&) {}, nullptr);
+    return ask_with(request, [](void*, const nlmsghdr&) {}, nullptr);
 }
 
 bool Netlink::read_address(const nlmsghdr& answer, InterfaceAddress& address) {

@@ -35,7 +35,9 @@ public:
     int call(unsigned long command, T& argument) const {
         return ioctl(fd_, command, &argument) == 0 ? 0 : errno;
     }
-    int call_raw(unsigned long command, void* argument) const { return ioctl(fd_, command, argument) == 0 ? 0 : errno; }
+    int call_raw(unsigned long command, void* argument) const {
+        return ioctl(fd_, command, argument) == 0 ? 0 : errno;
+    }
 
     int plain(unsigned long command, uint32_t flags = 0) const {
         smig_plain argument{sizeof argument, flags};

@@ -13,9 +13,13 @@ namespace {
 
 const char* const kSecondCpu = "/sys/devices/system/cpu/cpu1/online";
 
-bool has_second_cpu() { return access(kSecondCpu, F_OK) == 0; }
+bool has_second_cpu() {
+    return access(kSecondCpu, F_OK) == 0;
+}
 
-uint64_t free_pages() { return Device().info().free_pages; }
+uint64_t free_pages() {
+    return Device().info().free_pages;
+}
 
 }  // namespace
 

@@ -110,7 +110,9 @@ TEST_CASE("an image header that contradicts this machine or its bitmap is EILSEQ
     CHECK(wrong([](smig_image& i) { i.header.version[0]++; }) == EILSEQ);
     CHECK(wrong([](smig_image& i) { i.header.image_pages++; }) == EILSEQ);
     CHECK(wrong([](smig_image& i) { i.header.zero_pages = 100; }) == EILSEQ);
-    CHECK(wrong([&](smig_image& i) { i.header.resume_pa = tiny.pfn_outside() << 12 | (i.header.resume_pa & 4095); }) == EILSEQ);
+    CHECK(wrong([&](smig_image& i) {
+              i.header.resume_pa = tiny.pfn_outside() << 12 | (i.header.resume_pa & 4095);
+          }) == EILSEQ);
     CHECK(wrong([](smig_image& i) { i.header.resume_va++; }) == EILSEQ);
     CHECK(wrong([](smig_image& i) { i.header.resume_va &= 0xffff; }) == EILSEQ);
     CHECK(wrong([](smig_image& i) { i.header.cr3++; }) == EILSEQ);
@@ -137,7 +139,8 @@ TEST_CASE("an image that does not fit beside the landing environment is ENOSPC")
     const smig_info info = device.info();
     uint64_t pages = 0;
     for (uint32_t r = 0; r < info.nr_ranges; r++)
-        for (uint64_t pfn = info.ranges[r].start; pfn < info.ranges[r].start + info.ranges[r].count; pfn++, pages++)
+        for (uint64_t pfn = info.ranges[r].start; pfn < info.ranges[r].start + info.ranges[r].count;
+             pfn++, pages++)
             tiny.set(pfn);
     tiny.image.header.image_pages = pages;
     CHECK(device.call(SMIG_IOC_IMAGE, tiny.image) == ENOSPC);

@@ -103,7 +103,8 @@ TEST_CASE("all-zero pages travel as ranges, frames of pages are full but the las
     std::uint64_t bytes = 0;
     for (const Recorded& frame : both.recorder.frames) {
         bytes += kFrameHeaderBytes + frame.payload.size();
-        if (frame.type == SMIG_WIRE_PAGES) CHECK(frame.payload.size() <= std::size_t{8} + std::size_t{256} * 4104);
+        if (frame.type == SMIG_WIRE_PAGES)
+            CHECK(frame.payload.size() <= std::size_t{8} + std::size_t{256} * 4104);
     }
     CHECK(bytes == both.sender.payload_bytes());
     CHECK(bytes < both.sender.end().data_pages * 4104 + 64 * 1024);

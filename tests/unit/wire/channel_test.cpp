@@ -2,12 +2,16 @@
 #include "agent/wire/channel.hpp"
 
 #include <doctest/doctest.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <thread>
 
 #include "agent/base/clock.hpp"
 #include "agent/wire/codec.hpp"
+#include "agent/wire/connect.hpp"
 
 using namespace smig;
 
@@ -108,4 +112,25 @@ TEST_CASE("the pulse is felt while waiting") {
     Channel right(std::move(pair.right), FrameWriter{}, FrameReader(64), [&] { ++pulses; });
     CHECK_FALSE(right.receive(mono_ms() + 3 * kPulseMs).ok());
     CHECK(pulses >= 3);
+}
+
+TEST_CASE("an accepted connection has the large window that its listener was given") {
+    SocketAddress any;
+    auto* address = reinterpret_cast<sockaddr_in*>(&any.storage);
+    address->sin_family = AF_INET;
+    address->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    any.length = sizeof(sockaddr_in);
+    const auto listener = listen_on(any, 1);
+    REQUIRE(listener.ok());
+    SocketAddress there = any;
+    reinterpret_cast<sockaddr_in*>(&there.storage)->sin_port = htons(local_port(listener.value().get()));
+    const auto left = connect_from(any, there, kMs, {});
+    REQUIRE(left.ok());
+    const Fd right(::accept4(listener.value().get(), nullptr, nullptr, SOCK_CLOEXEC));
+    REQUIRE(right);
+    int clamp = 0;
+    socklen_t length = sizeof(clamp);
+    REQUIRE(::getsockopt(right.get(), IPPROTO_TCP, TCP_WINDOW_CLAMP, &clamp, &length) == 0);
+    // Without CAP_NET_ADMIN the kernel limits it.
+    if (::geteuid() == 0) CHECK(clamp >= 1 << 20);
 }
