@@ -49,7 +49,6 @@ private:
                 co_await timer.async_wait(kTuple);
                 continue;
             }
-            tune_socket(socket.native_handle());
             if (busy_)
                 asio::co_spawn(io_, turn_away(std::move(socket)), asio::detached);
             else

@@ -33,7 +33,6 @@ void ControlPort::accept_all() {
     for (;;) {
         Fd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
         if (!fd) return;
-        tune_socket(fd.get());
         if (callers_.size() == kMostCallers) callers_.erase(callers_.begin());
         callers_.push_back({next_number_++,
                             Channel(std::move(fd), FrameWriter{}, FrameReader(kControlPayload), pulse_),

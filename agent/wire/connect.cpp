@@ -21,6 +21,9 @@ Result<Fd> bound_socket(const SocketAddress& local, Remedy remedy) {
     if (!fd) return errno_error(remedy, "socket");
     const int yes = 1;
     ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
+    // Before listen() and connect(): an accepted connection inherits its window from the listener, once and
+    // for all.
+    tune_socket(fd.get());
     if (::bind(fd.get(), generic(local), local.length) != 0)
         return errno_error(remedy, "binding to the local address");
     return fd;
@@ -33,7 +36,6 @@ Result<Fd> connect_from(const SocketAddress& local, const SocketAddress& remote,
     auto fd = bound_socket(local, Remedy::retry);
     if (!fd) return fd;
     const int socket = fd.value().get();
-    tune_socket(socket);
     if (::connect(socket, generic(remote), remote.length) != 0 && errno != EINPROGRESS)
         return errno_error(Remedy::retry, "connecting");
     const std::int64_t deadline = mono_ms() + timeout_ms;
