@@ -31,8 +31,8 @@ def wrong_targets(logs: Path) -> None:
         for options, names in wrong:
             number, target = scene.target(**options)
             scene.refused(number, *names)
-            scene.unharmed(f"after {names} was refused")
             scene.drop(target)
+        scene.unharmed("after all refusals")
         number, target = scene.target()
         scene.move(number, target)
         scene.finish()
