@@ -18,6 +18,7 @@ REPORT = "/run/move.json"
 MOVE_TIMEOUT_S = 300
 WARM_S = 2.0  # watched before the move
 SETTLE_S = 3.0  # and after it
+MEASURED = ("udp_gap_ms", "tcp_gap_ms", "blackout_ms", "bytes_sent")
 FROM_REPORT = ("total_ms", "pages_in_use", "pages_zero", "pages_sent", "stop_image_pages", "stop_phases_ms")
 
 Tell = Callable[[str], None]
@@ -46,6 +47,7 @@ def _figures(plan: Plan, mode: str, kind: Kind) -> dict[str, Any]:
         "link": plan.link,
         "nics": plan.nics,
         "workload": kind.name,
+        **dict.fromkeys(MEASURED + FROM_REPORT),
     }
 
 
