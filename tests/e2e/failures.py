@@ -4,7 +4,6 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
 
 from lab.errors import LabError
 from lab.machine import Machine
@@ -49,8 +48,15 @@ class Blow:
         self.scene, self.target, self.number = scene, target, number
         self.console_end = 0  # what the target said before this does not count
 
+    @staticmethod
+    def boot_options(phase: Phase) -> tuple[str, ...]:
+        """What the target gets on its kernel command line."""
+        return ()
+
     def arm(self, phase: Phase) -> None:
         """Before the move."""
+        if phase.paused:
+            self.target.qmp.call("stop")
 
     def strike(self, phase: Phase) -> None:
         """In the phase."""
@@ -75,9 +81,16 @@ class TargetVm(Blow):
 class TargetAgent(Blow):
     """Every process of the target but init is killed (by its kernel, asked over the console)."""
 
+    @staticmethod
+    def boot_options(phase: Phase) -> tuple[str, ...]:
+        # a VM that stood still would have no process to kill
+        return (f"selfmigrate.hold=target-checking:{HOLD_MS}",) if phase.paused else ()
+
+    def arm(self, phase: Phase) -> None:
+        """The target itself holds the phase."""
+
     def strike(self, phase: Phase) -> None:
         self.console_end = len(self.target.console())
-        # A VM that stands still takes the key with its first interrupt, before its agent has read anything.
         self.target.sysrq("i")
 
 
@@ -85,6 +98,7 @@ class SourceAgent(Blow):
     """All processes of the move die; while the guest is frozen, its owner does, by a process that is spared."""
 
     def arm(self, phase: Phase) -> None:
+        super().arm(phase)
         if phase.frozen:
             self.scene.run(f"assassin {MODULE_CAPTURED} 1000 >/run/assassin.log 2>&1 &")
 
@@ -114,7 +128,7 @@ class Link(Blow):
         return super().mend()
 
 
-BLOWS: dict[str, Callable[[Scene, Machine, int], Blow]] = {
+BLOWS: dict[str, type[Blow]] = {
     "target VM": TargetVm,
     "target agent": TargetAgent,
     "source agent": SourceAgent,
@@ -130,11 +144,9 @@ def in_each_phase(logs: Path, blow: str) -> None:
     with Scene(Plan(memory_mib=256), logs) as scene:
         for phase in PHASES:
             what = f"{blow} in {phase.name}"
-            number, target = scene.target()
+            number, target = scene.target(append=BLOWS[blow].boot_options(phase))
             strike = BLOWS[blow](scene, target, number)
             strike.arm(phase)
-            if phase.paused:
-                target.qmp.call("stop")
             stay = ("--stay", scene.setup.stay(scene.number))
             session = scene.setup.move(number, *stay, "--alive-timeout", "5", *phase.options)
             if phase.frozen:
