@@ -2,7 +2,7 @@
 /*
  * symbols.h - kernel functions that are not exported to modules.
  *
- * Each is called through a stub of arch/x86/thunk_64.S that goes there by a
+ * Each is called through a thunk of arch/x86/thunk_64.S that goes there by a
  * return: no indirect branch, so it works where indirect branch tracking
  * forbids those to functions that do not begin with ENDBR; and no text to
  * patch.  Loading is refused, by name, if a required one is missing.

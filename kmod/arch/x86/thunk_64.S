@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * thunk_64.S - a stub for every function of symbols.h: smig_thunk_NAME goes to
+ * thunk_64.S - a thunk for every function of symbols.h: smig_thunk_NAME goes to
  * where smig_symbol_NAME points, by a return.
  *
  * Assumed of the callee: the C calling convention, not variadic (rax is free).
