@@ -78,7 +78,7 @@ std::string run(const std::string& script, int& status) {
     const pid_t child = fork();
     if (child == 0) {
         const int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-        dup2(null, 0);
+        if (null >= 0) dup2(null, 0);
         dup2(pipe_fds[1], 1);
         dup2(pipe_fds[1], 2);
         setsid();

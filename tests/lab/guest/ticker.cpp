@@ -27,8 +27,10 @@ int where() {
     long pid = 0;
     unsigned long address = 0;
     std::FILE* place = std::fopen(kPlace, "r");
-    if (place == nullptr || std::fscanf(place, "%ld %lx", &pid, &address) != 2) return 1;
+    if (place == nullptr) return 1;
+    const int read = std::fscanf(place, "%ld %lx", &pid, &address);
     std::fclose(place);
+    if (read != 2) return 1;
     const int map = open(("/proc/" + std::to_string(pid) + "/pagemap").c_str(), O_RDONLY | O_CLOEXEC);
     std::uint64_t entry = 0;
     if (pread(map, &entry, sizeof entry, static_cast<off_t>(address / 4096 * 8)) != sizeof entry) return 1;

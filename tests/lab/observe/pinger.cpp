@@ -103,7 +103,7 @@ int main(int argc, char** argv) {
         "{\"sent\": %llu, \"answers\": %zu, \"longest_gap_ms\": %.3f, \"gap_start_ns\": %lld, "
         "\"gap_end_ns\": %lld, \"own_lateness_ms\": %.3f}\n",
         static_cast<unsigned long long>(sent.load()), answers.size(), static_cast<double>(longest) / 1e6,
-        static_cast<long long>(from), static_cast<long long>(from + longest),
+        static_cast<long long>(from), static_cast<long long>(until),
         static_cast<double>(latest_ns.load()) / 1e6);
     return 0;
 }

@@ -184,6 +184,7 @@ struct Gap {
 };
 
 void tell(const char* event, const Keys& keys, const Gap& gap, std::uint64_t writes) {
+    const std::int64_t until = gap.from + gap.longest;
     std::printf(
         "{\"event\": \"%s\", \"mono_ns\": %lld, \"keys\": %zu, \"answers\": %llu, \"writes\": %llu, "
         "\"checked\": %llu, \"wrong\": %llu, \"lost\": %llu, \"longest_gap_ms\": %.3f, "
@@ -192,7 +193,7 @@ void tell(const char* event, const Keys& keys, const Gap& gap, std::uint64_t wri
         static_cast<unsigned long long>(gap.answers), static_cast<unsigned long long>(writes),
         static_cast<unsigned long long>(keys.checked()), static_cast<unsigned long long>(keys.wrong()),
         static_cast<unsigned long long>(keys.lost()), static_cast<double>(gap.longest) / 1e6,
-        static_cast<long long>(gap.from), static_cast<long long>(gap.from + gap.longest),
+        static_cast<long long>(gap.from), static_cast<long long>(until),
         static_cast<long long>(gap.last_answer));
     std::fflush(stdout);
 }

@@ -89,9 +89,10 @@ Count on_wire(const Frame& frame) {
     if (frame.offload.gso_type == kNoGso || frame.offload.gso_size == 0) return {1, frame.length};
     std::size_t headers = frame.offload.hdr_len;
     if (frame.head.size() >= 54 && be16(frame.head, 12) == ETH_P_IP && frame.head[23] == IPPROTO_TCP) {
-        const std::size_t ip = (frame.head[14] & 0xfu) * 4u;
+        const std::size_t ip = static_cast<std::size_t>(frame.head[14] & 0xf) * 4;
         const std::size_t offset_at = 14 + ip + 12;
-        if (offset_at < frame.head.size()) headers = 14 + ip + (frame.head[offset_at] >> 4) * 4u;
+        if (offset_at < frame.head.size())
+            headers = 14 + ip + static_cast<std::size_t>(frame.head[offset_at] >> 4) * 4;
     }
     if (headers >= frame.length) return {1, frame.length};
     const std::size_t segments =
