@@ -99,6 +99,7 @@ int main(int argc, char** argv) {
         }
     }
     std::fclose(trace);
+    const std::int64_t until = from + longest;
     std::printf(
         "{\"sent\": %llu, \"answers\": %zu, \"longest_gap_ms\": %.3f, \"gap_start_ns\": %lld, "
         "\"gap_end_ns\": %lld, \"own_lateness_ms\": %.3f}\n",
