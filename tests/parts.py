@@ -2,7 +2,7 @@
 """Every test of the project, from the quickest to the slowest; as root on Debian 12, installs what it needs.
 
 tests/run          all of it
-tests/run NAME…    only these parts: unit style asan module kmod e2e (style only on request)
+tests/run NAME…    only these parts: unit style asan module kmod e2e harsh (style only on request)
 """
 
 import re
@@ -32,7 +32,8 @@ PARTS: dict[str, list[list[str]]] = {
     ],
     "module": [["tests/lab/python", "tests/kmod/static_checks.py"]],
     "kmod": [["tests/kmod/run"]],
-    "e2e": [["tests/e2e/run"]],
+    "e2e": [["tests/e2e/run", "vCPU", "A to B", "clones"]],
+    "harsh": [["tests/e2e/run", "in each phase", "clocks", "aged", "wrong targets"]],
 }
 BY_DEFAULT = [name for name in PARTS if name != "style"]
 OURS = re.compile(r"^(\d+) passed, (\d+) failed")
