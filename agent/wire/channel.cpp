@@ -30,16 +30,13 @@ void set_option(int fd, int level, int name, int value) {
 
 void tune_socket(int fd) {
     set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    set_option(fd, SOL_SOCKET, SO_SNDBUFFORCE, kSocketBuffer);
+    set_option(fd, SOL_SOCKET, SO_RCVBUFFORCE, kSocketBuffer);
     set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
     set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, 2);
     set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, 1);
     set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, 6);
     set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 8000);
-}
-
-void size_buffers(int fd) {
-    set_option(fd, SOL_SOCKET, SO_SNDBUFFORCE, kSocketBuffer);
-    set_option(fd, SOL_SOCKET, SO_RCVBUFFORCE, kSocketBuffer);
 }
 
 Channel::Channel(Fd fd, FrameWriter writer, FrameReader reader, Pulse pulse)

@@ -20,13 +20,11 @@ inline constexpr std::int64_t kPulseMs = 200;
 
 using Pulse = std::function<void()>;
 
-// TCP_NODELAY, keepalive and a user time-out, so that a cut link is noticed within some seconds.  Best
-// effort.
+// TCP_NODELAY, buffers for bulk, keepalive and a user time-out, so that a cut link is noticed within some
+// seconds. Before connect() or listen(), from where accepted connections inherit it all: a receive buffer
+// that is set later does not open the window that was chosen at the handshake, and keeps the kernel from
+// opening it.  Best effort.
 void tune_socket(int fd);
-
-// Buffers for bulk.  Before connect() or listen(): a receive buffer that is set later does not open the
-// window that was chosen at the handshake, and keeps the kernel from opening it.  Best effort.
-void size_buffers(int fd);
 
 class Channel {
 public:

@@ -21,9 +21,6 @@ Result<Fd> bound_socket(const SocketAddress& local, Remedy remedy) {
     if (!fd) return errno_error(remedy, "socket");
     const int yes = 1;
     ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
-    size_buffers(fd.get());
-    // Before listen() and connect(): an accepted connection inherits its window from the listener, once and
-    // for all.
     tune_socket(fd.get());
     if (::bind(fd.get(), generic(local), local.length) != 0)
         return errno_error(remedy, "binding to the local address");
