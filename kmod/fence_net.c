@@ -239,6 +239,26 @@ static int fence_nics_of(struct net *net)
 	return 0;
 }
 
+/*
+ * The branches that lead to an ingress hook are opened once, at load: a stop
+ * then patches no kernel text while the guest is under load.
+ */
+void smig_fence_net_init(void)
+{
+	net_inc_ingress_queue();
+#ifdef CONFIG_JUMP_LABEL
+	static_key_slow_inc(&nf_hooks_needed[NFPROTO_NETDEV][NF_NETDEV_INGRESS]);
+#endif
+}
+
+void smig_fence_net_exit(void)
+{
+#ifdef CONFIG_JUMP_LABEL
+	static_key_slow_dec(&nf_hooks_needed[NFPROTO_NETDEV][NF_NETDEV_INGRESS]);
+#endif
+	net_dec_ingress_queue();
+}
+
 /* Process context, fence open.  0 or an error with nothing installed. */
 int smig_fence_net_install(void)
 {

@@ -100,12 +100,14 @@ static int __init smig_init(void)
 	ret = register_memory_notifier(&memory_block);
 	if (ret)
 		goto unregister_pm;
+	smig_fence_net_init();
 	ret = smig_chardev_register();
 	if (ret)
-		goto unregister_memory;
+		goto exit_fence_net;
 	return 0;
 
-unregister_memory:
+exit_fence_net:
+	smig_fence_net_exit();
 	unregister_memory_notifier(&memory_block);
 unregister_pm:
 	unregister_pm_notifier(&pm_block);
@@ -117,6 +119,7 @@ exit_window:
 static void __exit smig_exit(void)
 {
 	smig_chardev_unregister();
+	smig_fence_net_exit();
 	unregister_memory_notifier(&memory_block);
 	unregister_pm_notifier(&pm_block);
 	smig_ram_window_exit();

@@ -122,6 +122,8 @@ void smig_clock_after_resume(void);
 u64 smig_clock_captured_mono_ns(void);
 
 /* fence_net.c, fence_disk.c */
+void smig_fence_net_init(void);
+void smig_fence_net_exit(void);
 int smig_fence_net_install(void);
 void smig_fence_net_remove(void);
 void smig_fence_net_close(void);

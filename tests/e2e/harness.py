@@ -63,8 +63,9 @@ def run(one: Test) -> str | None:
     try:
         one.body(logs)
     except OutOfTime as error:
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/e2e/" in frame.filename]
-        where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}: {frames[-1].line}" if frames else "?"
+        # the last frame is the alarm's own
+        frames = traceback.extract_tb(error.__traceback__)[1:-1]
+        where = " ← ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames))
         reason = f"it took more than {one.limit_s} s; it was at {where}"
     except (Failed, LabError) as error:
         reason = str(error)
