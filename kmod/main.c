@@ -3,6 +3,7 @@
  * main.c - load, unload, and what the rest of the kernel must not do during a move.
  */
 #include <linux/cpu.h>
+#include <linux/freezer.h>
 #include <linux/memory.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -100,6 +101,8 @@ static int __init smig_init(void)
 	ret = register_memory_notifier(&memory_block);
 	if (ret)
 		goto unregister_pm;
+	/* so that a freeze patches no kernel text under load */
+	static_branch_inc(&freezer_active);
 	smig_fence_net_init();
 	ret = smig_chardev_register();
 	if (ret)
@@ -108,6 +111,7 @@ static int __init smig_init(void)
 
 exit_fence_net:
 	smig_fence_net_exit();
+	static_branch_dec(&freezer_active);
 	unregister_memory_notifier(&memory_block);
 unregister_pm:
 	unregister_pm_notifier(&pm_block);
@@ -120,6 +124,7 @@ static void __exit smig_exit(void)
 {
 	smig_chardev_unregister();
 	smig_fence_net_exit();
+	static_branch_dec(&freezer_active);
 	unregister_memory_notifier(&memory_block);
 	unregister_pm_notifier(&pm_block);
 	smig_ram_window_exit();
