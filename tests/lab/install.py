@@ -1,10 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Installs the Debian packages of `requirements` that are missing (root, Debian 12)."""
+"""Installs the Debian packages of `requirements` that are missing (root, Debian 12).
+
+`NAME/bookworm-backports` asks for the newer build there.  The source for it is where this machine gets bookworm
+itself from; it is used for this one installation and leaves nothing behind in the machine's configuration.
+"""
 
 import os
+import re
 import shutil
 import subprocess
+import tempfile
 import time
+from pathlib import Path
 from typing import Callable
 
 from .errors import LabError
@@ -15,22 +22,67 @@ PAUSE_S = 10
 LOCK_WAIT_S = 600
 
 
+BACKPORTS = "bookworm-backports"
+BACKPORTED = re.compile("~bpo12|deb1[3-9]")  # in the version of a package from there
+APT = Path("/etc/apt")
+
+
 def required() -> list[str]:
-    """The packages of `requirements`, in order."""
+    """The lines of `requirements`, in order."""
     lines = (LAB / "requirements").read_text().splitlines()
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
-def missing(packages: list[str]) -> list[str]:
-    """Which of `packages` are not installed."""
+def missing(wanted: list[str]) -> list[str]:
+    """Which of `wanted` are not installed, or not in the version that is asked for."""
     query = subprocess.run(
-        ["dpkg-query", "-W", "-f", "${db:Status-Status} ${Package}\n", *packages],
+        ["dpkg-query", "-W", "-f", "${db:Status-Status} ${Package} ${Version}\n"]
+        + [line.split("/")[0] for line in wanted],
         capture_output=True,
         text=True,
         check=False,
     )
-    installed = {line.split()[1] for line in query.stdout.splitlines() if line.startswith("installed ")}
-    return [package for package in packages if package not in installed]
+    versions = {
+        line.split()[1]: line.split()[2]
+        for line in query.stdout.splitlines()
+        if line.startswith("installed ")
+    }
+
+    def is_there(line: str) -> bool:
+        name, _, suite = line.partition("/")
+        return name in versions and (not suite or bool(BACKPORTED.search(versions[name])))
+
+    return [line for line in wanted if not is_there(line)]
+
+
+def backports_source(texts: list[str]) -> str | None:
+    """A source of backports from where the first of these apt source files has bookworm from; None if none has."""
+    for text in texts:
+        for stanza in re.split(r"\n\s*\n", text):
+            fields = dict(re.findall(r"^([A-Za-z-]+):[ \t]*(.+)$", stanza, re.MULTILINE))
+            if "deb" in fields.get("Types", "").split() and "bookworm" in fields.get("Suites", "").split():
+                signed = f"[signed-by={fields['Signed-By']}] " if "Signed-By" in fields else ""
+                return f"deb {signed}{fields['URIs'].split()[0]} {BACKPORTS} main\n"
+        line = re.search(r"^deb[ \t]+(\[[^\]\n]*\][ \t]+)?(\S+)[ \t]+bookworm[ \t]", text, re.MULTILINE)
+        if line:
+            return f"deb {line.group(1) or ''}{line.group(2)} {BACKPORTS} main\n"
+    return None
+
+
+def _install_backported(packages: list[str]) -> None:
+    main = APT / "sources.list"
+    files = [main, *sorted((APT / "sources.list.d").glob("*"))]
+    texts = [path.read_text(errors="replace") for path in files if path.is_file()]
+    source = backports_source(texts)
+    if source is None:
+        raise LabError(f"no apt source of this machine has bookworm, so none for {BACKPORTS} is known")
+    with tempfile.NamedTemporaryFile("w", suffix=".list") as added:
+        added.write((main.read_text() if main.is_file() else "") + "\n" + source)
+        added.flush()
+        os.chmod(added.name, 0o644)
+        with_it = ("-o", f"Dir::Etc::SourceList={added.name}")
+        _apt("update", *with_it)
+        _apt("install", "--no-install-recommends", "-t", BACKPORTS, *with_it, *packages)
 
 
 def _apt(*arguments: str) -> None:
@@ -79,8 +131,19 @@ def install(tell: Callable[[str], None]) -> None:
     if os.geteuid() != 0:
         raise LabError("must run as root, to install " + " ".join(absent))
     tell(f"installing {len(absent)} Debian packages: {' '.join(absent)}")
-    _apt("update")
-    _apt("install", "--no-install-recommends", *absent)
+    plain = [line for line in absent if "/" not in line]
+    backported = [line.split("/")[0] for line in absent if "/" in line]
+    if plain:
+        _apt("update")
+        _apt("install", "--no-install-recommends", *plain)
+    if backported:
+        try:
+            _install_backported(backported)
+        except LabError as error:
+            tell(f"{error}\nwithout {BACKPORTS}: Debian's own {', '.join(backported)} must do")
+            _apt("update")
+            _apt("install", "--no-install-recommends", *backported)
+            absent = [line.split("/")[0] for line in absent]
     absent = missing(absent)
     if absent:
         raise LabError("apt-get did not install " + " ".join(absent))
