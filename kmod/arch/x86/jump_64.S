@@ -126,7 +126,6 @@ SYM_CODE_START(smig_arch_trampoline)
 	andq	$~(X86_CR4_PGE | X86_CR4_PCIDE), %rax
 	movq	%rax, %cr4
 	movq	%rdi, %cr3
-	cld
 	movq	%rsi, %rbx
 .Lcopy_page:
 	testq	%rbx, %rbx
@@ -138,8 +137,29 @@ SYM_CODE_START(smig_arch_trampoline)
 	jz	.Lcopy_next
 	movq	0(%r11), %rdi
 	movq	8(%r11), %rsi
-	movl	$512, %ecx
-	rep movsq
+	leaq	4096(%rsi), %rsp
+	/* a cache line at a time: string instructions are slow where they are emulated */
+.Lcopy_line:
+	movq	0(%rsi), %rax
+	movq	8(%rsi), %rcx
+	movq	16(%rsi), %r8
+	movq	24(%rsi), %r12
+	movq	32(%rsi), %r13
+	movq	40(%rsi), %r14
+	movq	48(%rsi), %r15
+	movq	56(%rsi), %rbp
+	movq	%rax, 0(%rdi)
+	movq	%rcx, 8(%rdi)
+	movq	%r8, 16(%rdi)
+	movq	%r12, 24(%rdi)
+	movq	%r13, 32(%rdi)
+	movq	%r14, 40(%rdi)
+	movq	%r15, 48(%rdi)
+	movq	%rbp, 56(%rdi)
+	addq	$64, %rsi
+	addq	$64, %rdi
+	cmpq	%rsp, %rsi
+	jne	.Lcopy_line
 	addq	$16, %r11
 	decq	%r10
 	jmp	.Lcopy_pair
