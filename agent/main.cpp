@@ -5,6 +5,7 @@
 #include "agent/base/version.hpp"
 #include "agent/cli/landing.hpp"
 #include "agent/cli/landing_image.hpp"
+#include "agent/cli/orders.hpp"
 #include "agent/cli/receive.hpp"
 #include "agent/cli/to.hpp"
 
@@ -18,6 +19,9 @@ struct Subcommand {
 
 constexpr Subcommand kSubcommands[] = {
     {"to", smig::to_command, "move this guest to another machine"},
+    {"status", smig::status_command, "say how far the move is, or how the last one went"},
+    {"cancel", smig::cancel_command, "give the move up"},
+    {"switch-now", smig::switch_now_command, "make no further pass: move the guest now"},
     {"receive", smig::receive_command, "wait for a guest, in the landing environment"},
     {"landing-image", smig::landing_image_command, "make the initramfs for the target"},
     {"landing", smig::landing_command, "be the landing environment (its /init does it)"},

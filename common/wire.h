@@ -11,6 +11,8 @@
  *     | <-- CLOCK ----------------------------- |   a few times
  *     | --- LAND -----------------------------> |
  *     | <-- LANDED ---------------------------- |
+ *     | --- VACANT... ------------------------> |   frames that will stay empty
+ *     | --- PAGES | ZEROS... -----------------> |   passes, the guest runs (precopy)
  *     |            (stop and capture)           |
  *     | --- IMAGE, BITMAP..., PAGES | ZEROS... -> |
  *     | --- IMAGE_END ------------------------> |
@@ -38,13 +40,13 @@
 #include <stdint.h>
 
 #define SMIG_WIRE_MAGIC 0x47494d53u /* "SMIG" */
-#define SMIG_WIRE_VERSION 1u
+#define SMIG_WIRE_VERSION 2u
 #define SMIG_WIRE_DEFAULT_PORT 7077u
 #define SMIG_WIRE_MAX_PAYLOAD (2u << 20)	/* no frame is longer */
 #define SMIG_WIRE_MAX_TEXT (256u << 10)		/* JSON texts (DESCRIBE, ACCEPT, REFUSE) */
 #define SMIG_WIRE_MAX_PAGES 256u		/* pages a PAGES frame */
 #define SMIG_WIRE_MAX_RANGES 4096u		/* ranges a ZEROS frame */
-#define SMIG_WIRE_BITMAP_CHUNK (1u << 20)	/* bytes a BITMAP frame */
+#define SMIG_WIRE_BITMAP_CHUNK (1u << 20)	/* bytes a BITMAP or VACANT frame */
 #define SMIG_WIRE_MAX_TOP_PFN (1ull << 28)	/* 1 TiB of frames */
 #define SMIG_WIRE_ID_LEN 16u
 #define SMIG_WIRE_HANDOVER_LEN 3072u
@@ -75,6 +77,7 @@ enum smig_wire_type {
 	SMIG_WIRE_WAIT = 21,
 	SMIG_WIRE_RELEASED = 22,
 	SMIG_WIRE_ABORT = 23,
+	SMIG_WIRE_VACANT = 24,
 };
 
 /*
@@ -86,6 +89,7 @@ enum smig_session_state {
 	/* source: the guest is the source's until GIVEN */
 	SMIG_SOURCE_CHECKING = 1,
 	SMIG_SOURCE_LANDING,		/* target is making room */
+	SMIG_SOURCE_PASSING,		/* memory is prepared, then travels while the guest runs */
 	SMIG_SOURCE_STOPPING,		/* stop and capture */
 	SMIG_SOURCE_SENDING,		/* stop image on its way */
 	SMIG_SOURCE_AWAITING_READY,
@@ -97,7 +101,7 @@ enum smig_session_state {
 	SMIG_TARGET_LISTENING = 32,
 	SMIG_TARGET_CHECKING,
 	SMIG_TARGET_LANDED,
-	SMIG_TARGET_LOADING,
+	SMIG_TARGET_LOADING,		/* pages of passes, then the image */
 	SMIG_TARGET_READY,
 	SMIG_TARGET_JUMPING,		/* beyond it the clone speaks */
 	SMIG_TARGET_GONE_BACK,		/* gave up this source; listens again */
@@ -149,7 +153,10 @@ struct smig_wire_land {
 struct smig_wire_landed {
 	uint64_t held_pages;
 	uint64_t footprint_pages;	/* frames the landing environment keeps */
+	uint64_t vacant_pages;		/* so many frames the source must keep empty */
 };
+
+/* VACANT: like BITMAP; bits of frames that the image will not have.  Before any PAGES or ZEROS. */
 
 /* IMAGE: struct smig_image_header, field by field. */
 struct smig_wire_image {
@@ -172,11 +179,12 @@ struct smig_wire_bitmap {
 	uint64_t offset;
 };
 
-/* PAGES: this, then u64 pfns[count], then count * 4096 bytes. */
+/* PAGES: this, then u64 pfns[count], then count * 4096 bytes, or one LZ4 block that becomes so many. */
 struct smig_wire_pages {
 	uint32_t count;
 	uint32_t flags;
 };
+#define SMIG_WIRE_PAGES_LZ4 1u
 
 /* ZEROS: this, then count of {u64 start, u64 pages}. */
 struct smig_wire_zeros {
@@ -190,9 +198,9 @@ struct smig_wire_range {
 };
 
 struct smig_wire_image_end {
-	uint64_t data_pages;	/* sent in PAGES */
-	uint64_t zero_pages;	/* sent in ZEROS */
-	uint64_t digest;	/* sum modulo 2^64 of the checksums of all IMAGE, BITMAP, PAGES and ZEROS frames */
+	uint64_t data_pages;	/* sent in PAGES, passes included; a page sent twice counts twice */
+	uint64_t zero_pages;	/* sent in ZEROS, likewise */
+	uint64_t digest;	/* sum modulo 2^64 of the checksums of all VACANT, IMAGE, BITMAP, PAGES and ZEROS frames */
 };
 
 /* READY repeats what arrived; the source compares. */
@@ -253,6 +261,32 @@ struct smig_wire_go {
 	uint64_t shadow_used;
 	uint64_t class_pages[SMIG_WIRE_CLASSES];	/* by enum smig_class */
 	uint64_t source_us[SMIG_WIRE_STEPS];		/* by enum smig_step */
+	/* The passes; data_pages, zero_pages, payload_bytes and read_ns above are the stop's alone. */
+	uint64_t passes;
+	uint64_t pass_data_pages;
+	uint64_t pass_zero_pages;
+	uint64_t pass_same_pages;	/* dirty, but as they were sent */
+	uint64_t pass_payload_bytes;
+	uint64_t pass_ns;		/* from the first pass to the stop */
+	uint64_t stop_reason;		/* enum smig_wire_stop_reason */
+	uint64_t send_pages;		/* what CAPTURE found to be sent in the stop ... */
+	uint64_t same_pages;
+	uint64_t missed_pages;		/* ... and, verifying, to have changed unnoticed */
+	uint64_t verified_pages;
+	uint64_t find_kernel_us;
+	uint64_t find_user_us;
+	uint64_t pass_read_ns;		/* what READ took of the passes' time */
+	uint64_t hashed;		/* 1: changes were told by hashes alone, 0: by page tables and hooks */
+	uint64_t send_by_class[SMIG_WIRE_CLASSES];
+};
+
+/* Why the passes ended. */
+enum smig_wire_stop_reason {
+	SMIG_STOP_NO_PASSES = 1,	/* stop-copy */
+	SMIG_STOP_WITHIN_LIMIT = 2,	/* the expected stop is short enough */
+	SMIG_STOP_NO_GAIN = 3,		/* another pass would find as much */
+	SMIG_STOP_MAX_PASSES = 4,
+	SMIG_STOP_ASKED = 5,		/* switch-now */
 };
 
 #endif /* SELFMIGRATE_WIRE_H */

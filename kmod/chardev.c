@@ -171,13 +171,34 @@ static int do_prepare(struct file *file, void *data)
 	return smig_image_prepare(arg);
 }
 
+static int do_track(struct file *file, void *data)
+{
+	struct smig_track *arg = data;
+
+	if (arg->flags & ~(SMIG_TRACK_OFF | SMIG_TRACK_VERIFY | SMIG_TRACK_HASH))
+		return -EINVAL;
+	if (arg->flags & SMIG_TRACK_OFF) {
+		smig_pass_stop();
+		return 0;
+	}
+	return smig_image_track(arg);
+}
+
+static int do_pass(struct file *file, void *data)
+{
+	struct smig_pass *arg = data;
+
+	return arg->flags ? -EINVAL : smig_image_begin_pass(arg);
+}
+
 static int do_capture(struct file *file, void *data)
 {
 	struct smig_capture *arg = data;
 	int ret;
 
-	if (arg->flags || arg->image_bitmap_bytes % 8 ||
-	    arg->image_bitmap_bytes * 8 < smig_ram.top_pfn)
+	if ((arg->flags & ~SMIG_CAPTURE_VERIFY) || arg->image_bitmap_bytes % 8 ||
+	    arg->image_bitmap_bytes * 8 < smig_ram.top_pfn || arg->send_bitmap_bytes % 8 ||
+	    (arg->send_bitmap && arg->send_bitmap_bytes * 8 < smig_ram.top_pfn))
 		return -EINVAL;
 	if (!thread_group_empty(current) || !(current->mm->def_flags & VM_LOCKED)) {
 		pr_err("CAPTURE needs a caller with one thread and all memory locked\n");
@@ -193,6 +214,8 @@ static int do_capture(struct file *file, void *data)
 	}
 	set_state(SMIG_STATE_CAPTURED);
 	ret = smig_image_bitmap_to_user(arg->image_bitmap, arg->image_bitmap_bytes);
+	if (!ret && arg->send_bitmap)
+		ret = smig_image_send_bitmap_to_user(arg->send_bitmap, arg->send_bitmap_bytes);
 	if (ret) {
 		smig_image_thaw(NULL);
 		set_state(SMIG_STATE_SOURCE);
@@ -212,13 +235,15 @@ static int do_read(struct file *file, void *data)
 	struct smig_read *arg = data;
 	int ret;
 
-	if (arg->flags)
+	if (arg->flags || (!arg->data && arg->nr > SMIG_BUFFER_PAGES))
 		return -EINVAL;
+	if (smig.state == SMIG_STATE_SOURCE && !smig_pass_following())
+		return -EBADFD;
 	ret = get_batch(arg->pfns, arg->nr);
 	if (ret)
 		return ret;
-	ret = smig_image_read(batch_pfns, batch_status, arg->nr, u64_to_user_ptr(arg->data),
-			      &arg->nr_data);
+	ret = (smig.state == SMIG_STATE_SOURCE ? smig_image_read_live : smig_image_read)
+		(batch_pfns, batch_status, arg->nr, u64_to_user_ptr(arg->data), &arg->nr_data);
 	if (ret)
 		return ret;
 	return copy_to_user(u64_to_user_ptr(arg->status), batch_status, arg->nr) ? -EFAULT : 0;
@@ -271,23 +296,46 @@ static int do_land(struct file *file, void *data)
 	return ret;
 }
 
+/* A bitmap of all frames, to be freed by kvfree(); or an error. */
+static unsigned long *get_bitmap(u64 ptr, u64 bytes)
+{
+	if (bytes != BITS_TO_LONGS(smig_ram.top_pfn) * sizeof(long))
+		return ERR_PTR(-EINVAL);
+	return vmemdup_user(u64_to_user_ptr(ptr), bytes);
+}
+
+static int do_vacant(struct file *file, void *data)
+{
+	const struct smig_vacant *arg = data;
+	unsigned long *bitmap;
+	int ret;
+
+	if (arg->flags)
+		return -EINVAL;
+	bitmap = get_bitmap(arg->bitmap, arg->bitmap_bytes);
+	if (IS_ERR(bitmap))
+		return PTR_ERR(bitmap);
+	set_state(SMIG_STATE_TARGET);
+	ret = smig_land_vacant(bitmap);
+	kvfree(bitmap);
+	if (!ret)
+		set_state(SMIG_STATE_LANDED);
+	return ret;
+}
+
 static int do_image(struct file *file, void *data)
 {
 	const struct smig_image *arg = data;
 	unsigned long *bitmap;
-	u64 bytes = BITS_TO_LONGS(smig_ram.top_pfn) * sizeof(long);
 	int ret;
 
-	if (arg->flags || arg->image_bitmap_bytes != bytes)
+	if (arg->flags)
 		return -EINVAL;
-	bitmap = vmemdup_user(u64_to_user_ptr(arg->image_bitmap), bytes);
+	bitmap = get_bitmap(arg->image_bitmap, arg->image_bitmap_bytes);
 	if (IS_ERR(bitmap))
 		return PTR_ERR(bitmap);
-	set_state(SMIG_STATE_TARGET);
 	ret = smig_land_image(&arg->header, bitmap);
 	kvfree(bitmap);
-	if (!ret)
-		set_state(SMIG_STATE_LANDED);
 	return ret;
 }
 
@@ -356,13 +404,17 @@ static const struct smig_ioctl {
 	{ SMIG_IOC_FLOWS, sizeof(struct smig_flows), IN(SOURCE) | IN(CLONE), false, do_flows },
 	{ SMIG_IOC_CENSUS, sizeof(struct smig_census), IN(SOURCE), false, do_census },
 	{ SMIG_IOC_PREPARE, sizeof(struct smig_prepare), IN(SOURCE), false, do_prepare },
+	{ SMIG_IOC_TRACK, sizeof(struct smig_track), IN(SOURCE), false, do_track },
+	{ SMIG_IOC_PASS, sizeof(struct smig_pass), IN(SOURCE), false, do_pass },
 	{ SMIG_IOC_CAPTURE, sizeof(struct smig_capture), IN(SOURCE), false, do_capture },
-	{ SMIG_IOC_READ, sizeof(struct smig_read), IN(CAPTURED) | IN(GIVEN), false, do_read },
+	{ SMIG_IOC_READ, sizeof(struct smig_read), IN(SOURCE) | IN(CAPTURED) | IN(GIVEN), false,
+	  do_read },
 	{ SMIG_IOC_VERIFY, sizeof(struct smig_plain), IN(CAPTURED), false, do_verify },
 	{ SMIG_IOC_COMMIT, sizeof(struct smig_plain), IN(CAPTURED), false, do_commit },
 	{ SMIG_IOC_THAW, sizeof(struct smig_plain), IN(CAPTURED), false, do_thaw },
 	{ SMIG_IOC_LAND, sizeof(struct smig_land), IN(TARGET) | IN(LANDED), false, do_land },
-	{ SMIG_IOC_IMAGE, sizeof(struct smig_image), IN(TARGET) | IN(LANDED), false, do_image },
+	{ SMIG_IOC_VACANT, sizeof(struct smig_vacant), IN(TARGET) | IN(LANDED), false, do_vacant },
+	{ SMIG_IOC_IMAGE, sizeof(struct smig_image), IN(LANDED), false, do_image },
 	{ SMIG_IOC_PLACE, sizeof(struct smig_place), IN(LANDED), false, do_place },
 	{ SMIG_IOC_JUMP, sizeof(struct smig_jump), IN(LANDED), false, do_jump },
 	{ SMIG_IOC_RELEASE, sizeof(struct smig_release), IN(CLONE), false, do_release },
@@ -467,11 +519,28 @@ static int smig_release(struct inode *inode, struct file *file)
 	return 0;
 }
 
+/* The buffer that READ fills: read-only, and of the owner alone. */
+static int smig_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	int ret;
+
+	if (vma->vm_flags & VM_WRITE || !(vma->vm_flags & VM_SHARED) || vma->vm_pgoff ||
+	    vma->vm_end - vma->vm_start > SMIG_BUFFER_PAGES * PAGE_SIZE)
+		return -EINVAL;
+	/* the caller holds the mmap lock, under which a call on this file may fault */
+	if (!mutex_trylock(&smig.lock))
+		return -EAGAIN;
+	ret = smig.owner == file ? smig_image_map_buffer(vma) : -EBADFD;
+	mutex_unlock(&smig.lock);
+	return ret;
+}
+
 static const struct file_operations smig_fops = {
 	.owner = THIS_MODULE,
 	.open = smig_open,
 	.release = smig_release,
 	.unlocked_ioctl = smig_ioctl,
+	.mmap = smig_mmap,
 	.llseek = noop_llseek,
 };
 

@@ -32,16 +32,20 @@
 
 /* Held from PREPARE to thaw; never part of the image. */
 static struct page **held;
-static unsigned long nr_held;
+static unsigned long nr_held, max_held;
+static void *buffer;		/* what READ fills for a caller that maps it */
 
 static u64 *shadow_pfn;		/* shadow_pfn[i] was copied to held[i]; ascending */
 static unsigned long nr_shadow;
 static unsigned long *image_bitmap;	/* frames of the image */
+static unsigned long *send_bitmap;	/* of these, what the target lacks */
 static unsigned long *zero_bitmap;	/* of these, KERNEL frames that were all-zero */
-static unsigned long *own_bitmap;	/* held */
+static unsigned long *own_bitmap;	/* held, and the move's other memory */
 static unsigned long *live_bitmap;	/* writable by processes that are not frozen */
 static u64 class_pages[SMIG_CLASS_SLOTS];
-static u64 image_pages, zero_pages;
+static u64 send_by_class[SMIG_CLASS_SLOTS];
+static u64 image_pages, zero_pages, send_pages;
+static bool verifying;
 static unsigned long moved_events;	/* reclaim and migration counters at the capture */
 static struct smig_times times;
 
@@ -66,88 +70,196 @@ static unsigned long count_moved_events(void)
 	return sum;
 }
 
-void smig_image_drop(void)
+static int make_buffer(void)
+{
+	if (!buffer)
+		buffer = vmalloc_user(SMIG_BUFFER_PAGES * PAGE_SIZE);
+	return buffer ? 0 : -ENOMEM;
+}
+
+static void drop_room(void)
 {
 	while (nr_held)
 		__free_page(held[--nr_held]);
 	vfree(held);
 	vfree(shadow_pfn);
 	vfree(image_bitmap);
+	vfree(send_bitmap);
 	vfree(zero_bitmap);
 	vfree(own_bitmap);
 	vfree(live_bitmap);
 	held = NULL;
 	shadow_pfn = NULL;
 	image_bitmap = NULL;
+	send_bitmap = NULL;
 	zero_bitmap = NULL;
 	own_bitmap = NULL;
 	live_bitmap = NULL;
+	max_held = 0;
 	nr_shadow = 0;
 }
 
-/* Process context, guest running.  All or nothing. */
+/* Room for @max held frames, and what else a capture needs. */
+static int make_room(unsigned long max)
+{
+	struct page **more;
+	u64 *pfns;
+
+	if (!own_bitmap) {
+		image_bitmap = vzalloc(smig_ram_bitmap_bytes());
+		send_bitmap = vzalloc(smig_ram_bitmap_bytes());
+		zero_bitmap = vzalloc(smig_ram_bitmap_bytes());
+		own_bitmap = vzalloc(smig_ram_bitmap_bytes());
+		live_bitmap = vzalloc(smig_ram_bitmap_bytes());
+		if (!image_bitmap || !send_bitmap || !zero_bitmap || !own_bitmap || !live_bitmap ||
+		    make_buffer())
+			return -ENOMEM;
+	}
+	if (max <= max_held)
+		return 0;
+	more = vmalloc(array_size(max, sizeof(*held)));
+	pfns = vmalloc(array_size(max, sizeof(*pfns)));
+	if (!more || !pfns) {
+		vfree(more);
+		vfree(pfns);
+		return -ENOMEM;
+	}
+	if (held)
+		memcpy(more, held, nr_held * sizeof(*held));
+	vfree(held);
+	held = more;
+	vfree(shadow_pfn);
+	shadow_pfn = pfns;
+	max_held = max;
+	return 0;
+}
+
+static void give_back_to(unsigned long nr)
+{
+	while (nr_held > nr)
+		__free_page(held[--nr_held]);
+}
+
+/* @reached: so many could be had, also when @nr could not; these are given back then. */
+static int hold_up_to(unsigned long nr, u64 *reached)
+{
+	unsigned long before = nr_held;
+	struct page *page;
+
+	while (nr_held < nr) {
+		page = alloc_page(GFP_KERNEL | __GFP_NOWARN | __GFP_RETRY_MAYFAIL);
+		if (page)
+			held[nr_held++] = page;
+		*reached = nr_held;
+		if (!page || (!(nr_held & 0xff) && fatal_signal_pending(current))) {
+			give_back_to(before);
+			return -ENOMEM;
+		}
+		if (!(nr_held & 0xff))
+			cond_resched();
+	}
+	return 0;
+}
+
+static void mark_held(void)
+{
+	unsigned long i;
+
+	bitmap_zero(own_bitmap, smig_ram.top_pfn);
+	for (i = 0; i < nr_held; i++)
+		smig_bitmap_set(own_bitmap, page_to_pfn(held[i]), 1);
+}
+
+/* Process context, guest running.  What was held stays held, whatever happens. */
 int smig_image_prepare(struct smig_prepare *arg)
 {
+	u64 need = BITS_TO_LONGS(smig_ram.top_pfn) * sizeof(long);
 	u64 pages[SMIG_CLASS_SLOTS] = {};
-	u64 shadow, want, total;
+	unsigned long before = nr_held;
+	u64 shadow, want;
+	int ret;
 
-	smig_image_drop();
+	if (arg->vacant_bitmap && arg->vacant_bitmap_bytes < need)
+		return -EINVAL;
 	smig_call(lru_add_drain_all)();
 	smig_ram_census(pages);
-	shadow = pages[SMIG_CLASS_KERNEL] + smig_call(nr_blockdev_pages)();
+	/* what is held counts as the kernel's in a census */
+	shadow = pages[SMIG_CLASS_KERNEL] - min_t(u64, nr_held, pages[SMIG_CLASS_KERNEL]);
+	shadow += smig_call(nr_blockdev_pages)();
 	shadow += 3 * get_mm_rss(current->mm);
-	shadow += shadow / 32 + 1024 + arg->extra_shadow_pages;
-	want = max(shadow, arg->spare_pages);
+	shadow += shadow / 32 + 1024;
+	/* most of what the kernel has does not change: what was sent needs little shadow */
+	if (smig_following) {
+		u64 unsent = smig_pass_unsent_kernel(own_bitmap);
+
+		shadow = unsent + (shadow - min(unsent, shadow)) / 3;
+	}
+	want = max3(shadow, arg->spare_pages, (u64)nr_held) + arg->extra_shadow_pages;
 	arg->needed_pages = want;
 	arg->shadow_pages = 0;
-	arg->available_pages = 0;
+	arg->available_pages = nr_held;
 	if (want > smig_ram.pages)
 		return -ENOMEM;
-	total = want + RESERVE_PAGES;
-
-	held = vmalloc(array_size(total, sizeof(*held)));
-	shadow_pfn = vmalloc(array_size(want, sizeof(*shadow_pfn)));
-	image_bitmap = vzalloc(smig_ram_bitmap_bytes());
-	zero_bitmap = vzalloc(smig_ram_bitmap_bytes());
-	own_bitmap = vzalloc(smig_ram_bitmap_bytes());
-	live_bitmap = vzalloc(smig_ram_bitmap_bytes());
-	if (!held || !shadow_pfn || !image_bitmap || !zero_bitmap || !own_bitmap || !live_bitmap)
-		goto no_memory;
-	while (nr_held < total) {
-		struct page *page = alloc_page(GFP_KERNEL | __GFP_NOWARN | __GFP_RETRY_MAYFAIL);
-
-		if (!page)
-			goto no_memory;
-		held[nr_held++] = page;
-		if (!(nr_held & 0xff)) {
-			cond_resched();
-			if (fatal_signal_pending(current))
-				goto no_memory;
-		}
+	ret = make_room(want + RESERVE_PAGES) ?:
+	      hold_up_to(want + RESERVE_PAGES, &arg->available_pages);
+	if (ret) {
+		if (!before)
+			drop_room();
+		return ret;
 	}
-	while (nr_held > want)
-		__free_page(held[--nr_held]);
-	for (total = 0; total < nr_held; total++)
-		if (page_to_pfn(held[total]) < smig_ram.top_pfn)
-			__set_bit(page_to_pfn(held[total]), own_bitmap);
+	give_back_to(want);
 	arg->shadow_pages = nr_held;
-	arg->available_pages = nr_held;
+	mark_held();
+	if (arg->vacant_bitmap &&
+	    copy_to_user(u64_to_user_ptr(arg->vacant_bitmap), own_bitmap, need))
+		return -EFAULT;
 	return 0;
+}
 
-no_memory:
-	arg->available_pages = nr_held;
-	smig_image_drop();
-	return -ENOMEM;
+/* The clone only frees these, so they need not travel: they are OWN, like the shadow. */
+static void mark_own(void)
+{
+	const unsigned long *bitmaps[] = {
+		image_bitmap, send_bitmap, zero_bitmap, own_bitmap, live_bitmap,
+	};
+	unsigned int i;
+
+	/* anew each time: some of these come and go */
+	mark_held();
+	for (i = 0; i < ARRAY_SIZE(bitmaps); i++)
+		smig_ram_mark_vmalloc(own_bitmap, bitmaps[i], smig_ram_bitmap_bytes());
+	smig_ram_mark_vmalloc(own_bitmap, shadow_pfn, max_held * sizeof(*shadow_pfn));
+	smig_ram_mark_vmalloc(own_bitmap, buffer, SMIG_BUFFER_PAGES * PAGE_SIZE);
+	smig_pass_mark_own(own_bitmap);
+}
+
+/* Under smig.lock. */
+int smig_image_track(struct smig_track *arg)
+{
+	return own_bitmap ? smig_pass_start(arg) : -EBADFD;
+}
+
+/* Under smig.lock. */
+int smig_image_begin_pass(struct smig_pass *arg)
+{
+	if (!own_bitmap)
+		return -EBADFD;
+	mark_own();
+	return smig_pass_begin(arg, own_bitmap);
+}
+
+/* Under smig.lock, in every state of the owner. */
+int smig_image_map_buffer(struct vm_area_struct *vma)
+{
+	return make_buffer() ?: remap_vmalloc_range(vma, buffer, 0);
 }
 
 static void mark_live(unsigned long pfn, unsigned long nr)
 {
-	for (; nr; nr--, pfn++)
-		if (pfn < smig_ram.top_pfn)
-			__set_bit(pfn, live_bitmap);
+	smig_bitmap_set(live_bitmap, pfn, nr);
 }
 
-static void mark_live_ptes(pmd_t *pmd)
+static void mark_live_ptes(pmd_t *pmd, void *ignore)
 {
 	pte_t *pte = pte_offset_kernel(pmd, 0);
 	unsigned int i;
@@ -158,36 +270,9 @@ static void mark_live_ptes(pmd_t *pmd)
 			mark_live(pte_pfn(*pte), 1);
 }
 
-/* One CPU, irqs off, the mm's owner is not in its fault path: no lock is needed. */
-static void mark_live_mm(struct mm_struct *mm)
+static void mark_live_leaf(u64 *entry, unsigned long nr, void *ignore)
 {
-	unsigned long addr = 0;
-
-	while (addr < TASK_SIZE_MAX) {
-		pgd_t *pgd = pgd_offset(mm, addr);
-		unsigned long next = pgd_addr_end(addr, TASK_SIZE_MAX);
-		p4d_t *p4d = pgd_present(*pgd) ? p4d_offset(pgd, addr) : NULL;
-		pud_t *pud;
-		pmd_t *pmd;
-
-		if (p4d) {
-			next = p4d_addr_end(addr, next);
-			pud = p4d_present(*p4d) ? pud_offset(p4d, addr) : NULL;
-			if (pud) {
-				next = pud_addr_end(addr, next);
-				pmd = pud_present(*pud) && !(pud_val(*pud) & _PAGE_PSE) ?
-				      pmd_offset(pud, addr) : NULL;
-				if (pmd) {
-					next = pmd_addr_end(addr, next);
-					if (pmd_present(*pmd) && (pmd_val(*pmd) & _PAGE_PSE))
-						mark_live(pmd_pfn(*pmd), PTRS_PER_PMD);
-					else if (pmd_present(*pmd))
-						mark_live_ptes(pmd);
-				}
-			}
-		}
-		addr = next;
-	}
+	mark_live((*entry & PTE_PFN_MASK) >> PAGE_SHIFT & ~(nr - 1), nr);
 }
 
 /* Processes that run on during the stop: whoever called CAPTURE, and EXEMPT. */
@@ -199,7 +284,7 @@ static void mark_live_processes(void)
 	for_each_process_thread(leader, task)
 		if (task->mm && !(task->flags & PF_KTHREAD) &&
 		    (task->flags & (PF_NOFREEZE | PF_SUSPEND_TASK)))
-			mark_live_mm(task->mm);
+			smig_tracker_walk_frozen(task->mm, NULL, mark_live_ptes, mark_live_leaf);
 	rcu_read_unlock();
 }
 
@@ -219,6 +304,14 @@ static int copy_kernel_page(unsigned long pfn)
 	return 0;
 }
 
+static int send_page(unsigned long pfn, enum smig_class class)
+{
+	__set_bit(pfn, send_bitmap);
+	send_pages++;
+	send_by_class[class]++;
+	return class == SMIG_CLASS_KERNEL ? copy_kernel_page(pfn) : 0;
+}
+
 /* Called by smig_arch_capture(): irqs off, one CPU, devices suspended.  0 or -ENOSPC. */
 asmlinkage int smig_image_copy(void)
 {
@@ -226,6 +319,8 @@ asmlinkage int smig_image_copy(void)
 	int ret;
 
 	mark_live_processes();
+	smig_pass_find(verifying);
+	smig_freeze_times_mark(&times, SMIG_STEP_FIND);
 	for (i = 0; i < smig_ram.nr; i++) {
 		unsigned long pfn = smig_ram.range[i].start;
 		unsigned long end = pfn + smig_ram.range[i].count;
@@ -246,8 +341,8 @@ asmlinkage int smig_image_copy(void)
 					class = SMIG_CLASS_KERNEL;
 				__set_bit(pfn, image_bitmap);
 				image_pages++;
-				if (class == SMIG_CLASS_KERNEL) {
-					ret = copy_kernel_page(pfn);
+				if (smig_pass_must_send(pfn, class, verifying)) {
+					ret = send_page(pfn, class);
 					if (ret)
 						return ret;
 				}
@@ -328,16 +423,23 @@ int smig_image_capture(struct smig_capture *arg)
 
 	if (!held)
 		return -EBADFD;
+	if (arg->flags & SMIG_CAPTURE_VERIFY && !smig_pass_can_verify())
+		return -EINVAL;
+	verifying = arg->flags & SMIG_CAPTURE_VERIFY;
 	memset(class_pages, 0, sizeof(class_pages));
+	memset(send_by_class, 0, sizeof(send_by_class));
 	memset(&landing, 0, sizeof(landing));
 	/* nonzero, so that it travels as data */
 	landing.handover.magic = SMIG_HANDOVER_MAGIC;
 	bitmap_zero(image_bitmap, smig_ram.top_pfn);
+	bitmap_zero(send_bitmap, smig_ram.top_pfn);
 	bitmap_zero(zero_bitmap, smig_ram.top_pfn);
 	bitmap_zero(live_bitmap, smig_ram.top_pfn);
 	image_pages = 0;
 	zero_pages = 0;
+	send_pages = 0;
 	nr_shadow = 0;
+	mark_own();
 
 	smig_fence_net_remove();
 	ret = smig_fence_net_install();
@@ -366,14 +468,19 @@ int smig_image_capture(struct smig_capture *arg)
 		arg->role = SMIG_ROLE_TARGET;
 		goto captured;
 	}
+	step = SMIG_STEP_COPY + 1;
+	if (!ret && smig_freeze_inject(SMIG_STEP_FIND)) {
+		step = SMIG_STEP_FIND + 1;
+		ret = -EIO;
+	}
 	if (!ret)
 		ret = smig_freeze_inject(SMIG_STEP_COPY);
 	smig_freeze_times_mark(&times, SMIG_STEP_COPY);
 	smig_clock_before_resume(NULL);
 	if (ret) {
+		smig_pass_unfind();
 		smig_fence_disk_open();
 		smig_fence_net_open();
-		step = SMIG_STEP_COPY + 1;
 		smig_freeze_up(&times, PMSG_RECOVER, false);
 		smig_freeze_thaw(&times);
 		goto unlock_sleep;
@@ -400,6 +507,9 @@ captured:
 		memcpy(arg->pages, class_pages, sizeof(arg->pages));
 		arg->shadow_used = nr_shadow;
 		arg->shadow_pages = nr_held;
+		memcpy(arg->send_by_class, send_by_class, sizeof(arg->send_by_class));
+		arg->send_pages = send_pages;
+		smig_pass_report(arg);
 		arg->captured_mono_ns = smig_clock_captured_mono_ns();
 		fill_header(&arg->header);
 	}
@@ -418,13 +528,23 @@ remove_net:
 	return ret;
 }
 
-int smig_image_bitmap_to_user(u64 ptr, u64 bytes)
+static int to_user(const unsigned long *bitmap, u64 ptr, u64 bytes)
 {
 	u64 need = BITS_TO_LONGS(smig_ram.top_pfn) * sizeof(long);
 
 	if (bytes < need)
 		return -EINVAL;
-	return copy_to_user(u64_to_user_ptr(ptr), image_bitmap, need) ? -EFAULT : 0;
+	return copy_to_user(u64_to_user_ptr(ptr), bitmap, need) ? -EFAULT : 0;
+}
+
+int smig_image_bitmap_to_user(u64 ptr, u64 bytes)
+{
+	return to_user(image_bitmap, ptr, bytes);
+}
+
+int smig_image_send_bitmap_to_user(u64 ptr, u64 bytes)
+{
+	return to_user(send_bitmap, ptr, bytes);
 }
 
 /* Index in the shadow, or -1.  Requests ascend, so the next one is tried first. */
@@ -450,17 +570,29 @@ static long find_shadow(u64 pfn)
 	return -1;
 }
 
+/* One page to @data, or into the buffer if that is NULL. */
+static int put_page_out(const void *from, void __user *data, u32 index)
+{
+	size_t offset = (size_t)index * PAGE_SIZE;
+
+	if (data)
+		return copy_to_user(data + offset, from, PAGE_SIZE) ? -EFAULT : 0;
+	copy_page(buffer + offset, (void *)from);
+	return 0;
+}
+
 /* Process context, under smig.lock, state CAPTURED or GIVEN. */
 int smig_image_read(const u64 *pfns, u8 *status, u32 nr, void __user *data, u32 *nr_data)
 {
 	u32 i, out = 0;
+	int ret;
 
 	for (i = 0; i < nr; i++) {
 		u64 pfn = pfns[i];
 		const void *from;
 		long index;
 
-		if (pfn >= smig_ram.top_pfn || !test_bit(pfn, image_bitmap))
+		if (pfn >= smig_ram.top_pfn || !test_bit(pfn, send_bitmap))
 			return -EINVAL;
 		if (test_bit(pfn, zero_bitmap)) {
 			status[i] = SMIG_PAGE_ZERO;
@@ -472,9 +604,32 @@ int smig_image_read(const u64 *pfns, u8 *status, u32 nr, void __user *data, u32 
 			status[i] = SMIG_PAGE_ZERO;
 			continue;
 		}
-		if (copy_to_user(data + (size_t)out * PAGE_SIZE, from, PAGE_SIZE))
-			return -EFAULT;
+		ret = put_page_out(from, data, out);
+		if (ret)
+			return ret;
 		status[i] = SMIG_PAGE_DATA;
+		out++;
+	}
+	*nr_data = out;
+	return 0;
+}
+
+/* Process context, under smig.lock, state SOURCE, tracking. */
+int smig_image_read_live(const u64 *pfns, u8 *status, u32 nr, void __user *data, u32 *nr_data)
+{
+	u32 i, out = 0;
+
+	for (i = 0; i < nr; i++) {
+		void *to = buffer + (size_t)(data ? 0 : out) * PAGE_SIZE;
+
+		if (pfns[i] >= smig_ram.top_pfn)
+			return -EINVAL;
+		status[i] = test_bit(pfns[i], own_bitmap) ? SMIG_PAGE_FREE :
+							    smig_pass_read(pfns[i], to);
+		if (status[i] != SMIG_PAGE_DATA)
+			continue;
+		if (data && copy_to_user(data + (size_t)out * PAGE_SIZE, to, PAGE_SIZE))
+			return -EFAULT;
 		out++;
 	}
 	*nr_data = out;
@@ -515,5 +670,9 @@ void smig_image_cleanup(void)
 {
 	smig_fence_net_remove();
 	smig_fence_net_set_flows(NULL);
-	smig_image_drop();
+	smig_pass_stop();
+	drop_room();
+	/* a mapping of it keeps its pages */
+	vfree(buffer);
+	buffer = NULL;
 }

@@ -4,7 +4,9 @@
  *
  * The landing environment holds nearly all free frames.  A page whose own frame
  * is held is written there at once; any other goes to a spare: a held frame that
- * is not itself part of the image.  The trampoline copies spares home.
+ * is vacant, which is to say that the source promised not to use it.  The
+ * trampoline copies spares home.  Pages come before the image is known, and again
+ * when they have changed.
  *
  * Invariant: no spare is a destination, so the order of the copies is free.
  */
@@ -24,7 +26,8 @@
 static LIST_HEAD(blocks);		/* first pages of held blocks; page->private is the order */
 static unsigned long *held_bitmap;
 static unsigned long *dirty_bitmap;	/* held frames that were written since they were zeroed */
-static unsigned long *image_bitmap;
+static unsigned long *vacant_bitmap;	/* will hold nothing of the guest */
+static unsigned long *image_bitmap;	/* NULL: not known yet */
 static unsigned long *placed_bitmap;
 static DEFINE_XARRAY(spares);		/* pfn of the image -> address of its spare */
 static unsigned long *passed_bitmap;	/* spares that were passed over */
@@ -33,12 +36,14 @@ static struct smig_image_header image;
 static struct smig_copy_page *copy_tail;
 static u64 copy_head;			/* physical */
 
-static void forget_image(void)
+static void forget_pages(void)
 {
 	xa_destroy(&spares);
+	vfree(vacant_bitmap);
 	vfree(image_bitmap);
 	vfree(placed_bitmap);
 	vfree(passed_bitmap);
+	vacant_bitmap = NULL;
 	image_bitmap = NULL;
 	placed_bitmap = NULL;
 	passed_bitmap = NULL;
@@ -53,7 +58,7 @@ void smig_land_give_back(void)
 {
 	struct page *page, *next;
 
-	forget_image();
+	forget_pages();
 	list_for_each_entry_safe(page, next, &blocks, lru) {
 		unsigned int order = page_private(page);
 
@@ -82,6 +87,12 @@ static u64 watermark_pages(void)
 				pages += high_wmark_pages(zone);
 	}
 	return pages;
+}
+
+/* Spares that so many pages may take: themselves, the list of them, the temporary tables. */
+static u64 spares_for(u64 pages)
+{
+	return pages + pages / SMIG_COPY_PAIRS + 1 + 512;
 }
 
 /* Process context, under smig.lock. */
@@ -118,27 +129,68 @@ int smig_land_hold(struct smig_land *arg)
 	}
 	arg->held_pages = nr_held;
 	arg->footprint_pages = smig_ram.pages - nr_held;
+	arg->vacant_pages = spares_for(arg->footprint_pages);
 	return 0;
 }
 
-static bool in_image(u64 pfn)
+static bool in(const unsigned long *bitmap, u64 pfn)
 {
-	return pfn < smig_ram.top_pfn && test_bit(pfn, image_bitmap);
+	return pfn < smig_ram.top_pfn && test_bit(pfn, bitmap);
 }
 
-/*
- * @header and @bitmap come from another machine: everything that the jump will
- * rely on is checked here.  Takes a copy of both.
- */
-int smig_land_image(const struct smig_image_header *header, const unsigned long *bitmap)
+/* Before the image is known, every frame of memory that is not vacant may be part of it. */
+static bool in_image(u64 pfn)
+{
+	if (image_bitmap)
+		return in(image_bitmap, pfn);
+	return smig_ram_contains(pfn) && !test_bit(pfn, vacant_bitmap);
+}
+
+/* Process context, under smig.lock, memory held.  @bitmap is copied; another machine made it. */
+int smig_land_vacant(const unsigned long *bitmap)
 {
 	size_t bytes = smig_ram_bitmap_bytes();
-	u64 pages, direct, room;
-	unsigned long pfn;
+	u64 spare = 0, homeless = 0;
+	unsigned int i;
+	u64 pfn;
 
 	if (!held_bitmap)
 		return -EBADFD;
-	forget_image();
+	forget_pages();
+	vacant_bitmap = vzalloc(bytes);
+	placed_bitmap = vzalloc(bytes);
+	passed_bitmap = vzalloc(bytes);
+	if (!vacant_bitmap || !placed_bitmap || !passed_bitmap) {
+		forget_pages();
+		return -ENOMEM;
+	}
+	bitmap_copy(vacant_bitmap, bitmap, smig_ram.top_pfn);
+	for (i = 0; i < smig_ram.nr; i++) {
+		u64 end = smig_ram.range[i].start + smig_ram.range[i].count;
+
+		for (pfn = smig_ram.range[i].start; pfn < end; pfn++) {
+			bool vacant = test_bit(pfn, vacant_bitmap);
+			bool held = test_bit(pfn, held_bitmap);
+
+			spare += held && vacant;
+			homeless += !held && !vacant;
+		}
+	}
+	if (spare < spares_for(homeless)) {
+		pr_err("%llu spare frames may be needed, the source keeps %llu empty here\n",
+		       spares_for(homeless), spare);
+		forget_pages();
+		return -ENOSPC;
+	}
+	return 0;
+}
+
+/* @header and @bitmap come from another machine: what the jump will rely on is checked here. */
+static int check_image(const struct smig_image_header *header, const unsigned long *bitmap,
+		       u64 pages)
+{
+	unsigned long pfn;
+
 	if (header->magic != SMIG_HANDOVER_MAGIC || header->top_pfn != smig_ram.top_pfn ||
 	    header->page_table_levels != (pgtable_l5_enabled() ? 5 : 4) ||
 	    header->vcpus > num_present_cpus() ||
@@ -147,52 +199,57 @@ int smig_land_image(const struct smig_image_header *header, const unsigned long 
 		pr_err("the image is of another kernel or of a larger machine\n");
 		return -EILSEQ;
 	}
-	image_bitmap = vzalloc(bytes);
-	placed_bitmap = vzalloc(bytes);
-	passed_bitmap = vzalloc(bytes);
-	if (!image_bitmap || !placed_bitmap || !passed_bitmap) {
-		forget_image();
-		return -ENOMEM;
-	}
-	bitmap_copy(image_bitmap, bitmap, smig_ram.top_pfn);
-	pages = bitmap_weight(image_bitmap, smig_ram.top_pfn);
-	for_each_set_bit(pfn, image_bitmap, smig_ram.top_pfn) {
+	for_each_set_bit(pfn, bitmap, smig_ram.top_pfn) {
 		if (!smig_ram_contains(pfn)) {
 			pr_err("the image has frame %lx, which is no memory here\n", pfn);
-			goto contradiction;
+			return -EILSEQ;
+		}
+		if (test_bit(pfn, vacant_bitmap)) {
+			pr_err("the image has frame %lx, which was to stay empty\n", pfn);
+			return -EILSEQ;
 		}
 	}
 	if (pages != header->image_pages || header->zero_pages > pages ||
-	    !in_image(header->resume_pa >> PAGE_SHIFT) || !in_image(header->cr3 >> PAGE_SHIFT) ||
-	    (header->cr3 & ~PAGE_MASK) || !in_image(header->handover_pfn) ||
+	    !in(bitmap, header->resume_pa >> PAGE_SHIFT) ||
+	    !in(bitmap, header->cr3 >> PAGE_SHIFT) ||
+	    (header->cr3 & ~PAGE_MASK) || !in(bitmap, header->handover_pfn) ||
 	    (header->resume_va ^ header->resume_pa) & ~PAGE_MASK ||
 	    header->resume_va >> 56 != 0xff) {
 		pr_err("the image header contradicts its bitmap\n");
-		goto contradiction;
+		return -EILSEQ;
 	}
-	direct = 0;
-	for_each_set_bit(pfn, image_bitmap, smig_ram.top_pfn)
-		direct += test_bit(pfn, held_bitmap);
-	room = nr_held - direct;
-	/* spares, their list, the temporary tables */
-	if (room < (pages - direct) * 257 / 256 + 512) {
-		pr_err("the image needs %llu spare frames, %llu are there: free memory in the source\n",
-		       pages - direct, room);
-		forget_image();
-		return -ENOSPC;
-	}
-	image = *header;
 	return 0;
+}
 
-contradiction:
-	forget_image();
-	return -EILSEQ;
+/* Process context, under smig.lock, state LANDED.  Takes a copy of both. */
+int smig_land_image(const struct smig_image_header *header, const unsigned long *bitmap)
+{
+	size_t bytes = smig_ram_bitmap_bytes();
+	unsigned long *fresh = vzalloc(bytes);
+	unsigned long pfn;
+	int ret;
+
+	if (!fresh)
+		return -ENOMEM;
+	bitmap_copy(fresh, bitmap, smig_ram.top_pfn);
+	ret = check_image(header, fresh, bitmap_weight(fresh, smig_ram.top_pfn));
+	if (ret) {
+		vfree(fresh);
+		return ret;
+	}
+	vfree(image_bitmap);
+	image_bitmap = fresh;
+	image = *header;
+	nr_placed = 0;
+	for_each_set_bit(pfn, image_bitmap, smig_ram.top_pfn)
+		nr_placed += test_bit(pfn, placed_bitmap);
+	return 0;
 }
 
 #define NO_HOME (~0ULL)		/* nothing will be copied from this spare */
 
 /*
- * A zeroed held frame that is not part of the image, or NULL.  Frames a multiple
+ * A zeroed held frame that is vacant, or NULL.  Frames a multiple
  * of 256 KiB away from @home are passed over: an emulator's TLB maps both to one
  * entry, and the trampoline's copy takes ten times as long.  Spares and homes
  * both ascend, so that costs few frames.
@@ -205,7 +262,7 @@ static void *spare_apart_from(u64 home)
 	while (next_spare < smig_ram.top_pfn && pfn == smig_ram.top_pfn) {
 		u64 candidate = next_spare++;
 
-		if (!test_bit(candidate, held_bitmap) || test_bit(candidate, image_bitmap))
+		if (!test_bit(candidate, held_bitmap) || !test_bit(candidate, vacant_bitmap))
 			continue;
 		if (home != NO_HOME && !((candidate ^ home) & 63))
 			__set_bit(candidate, passed_bitmap);

@@ -104,11 +104,16 @@ static int __init smig_init(void)
 	/* so that a freeze patches no kernel text under load */
 	static_branch_inc(&freezer_active);
 	smig_fence_net_init();
-	ret = smig_chardev_register();
+	ret = smig_tracker_init();
 	if (ret)
 		goto exit_fence_net;
+	ret = smig_chardev_register();
+	if (ret)
+		goto exit_tracker;
 	return 0;
 
+exit_tracker:
+	smig_tracker_exit();
 exit_fence_net:
 	smig_fence_net_exit();
 	static_branch_dec(&freezer_active);
@@ -123,6 +128,7 @@ exit_window:
 static void __exit smig_exit(void)
 {
 	smig_chardev_unregister();
+	smig_tracker_exit();
 	smig_fence_net_exit();
 	static_branch_dec(&freezer_active);
 	unregister_memory_notifier(&memory_block);

@@ -114,6 +114,33 @@ enum smig_class smig_ram_classify(struct page *page, bool frozen)
 	return SMIG_CLASS_CACHE;
 }
 
+/*
+ * Nobody's, or in a CPU's list of free pages; a guess while the guest runs.
+ * Wrongly taken for free, a frame is sent at the stop.
+ */
+bool smig_ram_is_free(struct page *page)
+{
+	if (PageBuddy(page) || PageOffline(page) || PageHWPoison(page))
+		return true;
+	return !PageReserved(page) && !page_count(compound_head(page));
+}
+
+/* Frames beyond RAM (devices) are passed over.  Not atomic. */
+void smig_bitmap_set(unsigned long *bitmap, unsigned long pfn, unsigned long nr)
+{
+	for (; nr && pfn < smig_ram.top_pfn; nr--, pfn++)
+		__set_bit(pfn, bitmap);
+}
+
+/* The frames behind @bytes of vmalloc() memory. */
+void smig_ram_mark_vmalloc(unsigned long *bitmap, const void *start, size_t bytes)
+{
+	size_t offset;
+
+	for (offset = 0; offset < bytes; offset += PAGE_SIZE)
+		smig_bitmap_set(bitmap, vmalloc_to_pfn(start + offset), 1);
+}
+
 /* Frames of the free block that begins at @page, cut at @end; racy while the guest runs. */
 unsigned long smig_ram_free_run(struct page *page, unsigned long pfn, unsigned long end)
 {

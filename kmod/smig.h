@@ -14,14 +14,18 @@
 #endif
 #define pr_fmt(fmt) "selfmigrate: " fmt
 
+#include <linux/mm_types.h>
 #include <linux/mutex.h>
+#include <linux/pgtable.h>
 #include <linux/pm.h>
 #include <linux/types.h>
 
 #include "selfmigrate.h"
 
 struct file;
+struct mm_struct;
 struct page;
+struct vm_area_struct;
 
 /* The page of the image through which the target speaks to the clone. */
 #define SMIG_HANDOVER_MAGIC 0x68616e646f766572ULL
@@ -85,15 +89,18 @@ bool smig_ram_contains(u64 pfn);
 enum smig_class smig_ram_classify(struct page *page, bool frozen);
 unsigned long smig_ram_free_run(struct page *page, unsigned long pfn, unsigned long end);
 void smig_ram_census(u64 *pages);
+bool smig_ram_is_free(struct page *page);
+void smig_ram_mark_vmalloc(unsigned long *bitmap, const void *start, size_t bytes);
+void smig_bitmap_set(unsigned long *bitmap, unsigned long pfn, unsigned long nr);
 int smig_ram_window_init(void);
 void smig_ram_window_exit(void);
 const void *smig_ram_map(unsigned long pfn);
 
 /* image.c: shadow, capture, reading of the image */
 int smig_image_prepare(struct smig_prepare *arg);
-void smig_image_drop(void);
 int smig_image_capture(struct smig_capture *arg);
 int smig_image_read(const u64 *pfns, u8 *status, u32 nr, void __user *data, u32 *nr_data);
+int smig_image_read_live(const u64 *pfns, u8 *status, u32 nr, void __user *data, u32 *nr_data);
 int smig_image_verify(void);
 int smig_image_bitmap_to_user(u64 ptr, u64 bytes);
 void smig_image_open_fences(void);
@@ -101,6 +108,52 @@ void smig_image_thaw(u64 *us);
 void smig_image_cleanup(void);
 void smig_image_mix_entropy(void);
 asmlinkage int smig_image_copy(void);
+
+int smig_image_track(struct smig_track *arg);
+int smig_image_begin_pass(struct smig_pass *arg);
+int smig_image_send_bitmap_to_user(u64 ptr, u64 bytes);
+int smig_image_map_buffer(struct vm_area_struct *vma);
+
+/* pass.c: what the target lacks */
+extern bool smig_following;
+static inline bool smig_pass_following(void)
+{
+	return READ_ONCE(smig_following);
+}
+
+int smig_pass_start(struct smig_track *arg);
+u64 smig_pass_unsent_kernel(const unsigned long *own);
+void smig_pass_stop(void);
+bool smig_pass_can_verify(void);
+int smig_pass_begin(struct smig_pass *arg, const unsigned long *own);
+u8 smig_pass_read(unsigned long pfn, void *to);
+void smig_pass_mark(unsigned long pfn, unsigned long nr);
+void smig_pass_mark_sticky(unsigned long pfn);
+void smig_pass_mark_own(unsigned long *own);
+void smig_pass_find(bool verify);
+void smig_pass_unfind(void);
+bool smig_pass_must_send(unsigned long pfn, enum smig_class class, bool verify);
+void smig_pass_report(struct smig_capture *arg);
+
+/* tracker.c: what processes write */
+struct smig_user_scan {
+	unsigned long *bitmap;
+	unsigned long *tables;
+};
+
+int smig_tracker_init(void);
+void smig_tracker_exit(void);
+int smig_tracker_protect(unsigned long *bitmap, u64 *entries);
+void smig_tracker_scan(struct smig_user_scan *scan);
+void smig_tracker_walk_frozen(struct mm_struct *mm, void *arg,
+			      void (*ptes)(pmd_t *middle, void *arg),
+			      void (*leaf)(u64 *entry, unsigned long nr, void *arg));
+
+/* kdirty.c: what the kernel writes */
+int smig_kdirty_split(u64 *leaves);
+void smig_kdirty_merge(void);
+void smig_kdirty_harvest(unsigned long *bitmap);
+void smig_kdirty_scan(unsigned long *bitmap, unsigned long *tables);
 
 /* freeze.c: the way down to one quiet CPU, and back */
 enum smig_purpose { SMIG_FOR_CAPTURE, SMIG_FOR_JUMP };
@@ -139,6 +192,7 @@ void smig_fence_disk_open(void);
 int smig_land_hold(struct smig_land *arg);
 int smig_land_image(const struct smig_image_header *header, const unsigned long *bitmap);
 int smig_land_place(const u64 *pfns, u32 nr, const void __user *data, u64 *distinct);
+int smig_land_vacant(const unsigned long *bitmap);
 void smig_land_give_back(void);
 bool smig_land_complete(void);
 void *smig_land_find(u64 pfn);

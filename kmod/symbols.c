@@ -61,6 +61,8 @@ int smig_symbols_resolve(void)
 #undef SMIG_RESOLVE
 
 	smig_var.block_class = lookup("block_class", true, &missing);
+	smig_var.init_mm = lookup("init_mm", true, &missing);
+	smig_var.pgd_lock = lookup("pgd_lock", true, &missing);
 	smig_var.curr_clocksource = lookup("curr_clocksource", true, &missing);
 	smig_var.timekeeping_suspend_time = lookup("timekeeping_suspend_time", true, &missing);
 	smig_var.suspend_timing_needed = lookup("suspend_timing_needed", true, &missing);

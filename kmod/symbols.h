@@ -11,12 +11,17 @@
 #define SMIG_SYMBOLS_H
 
 #ifndef __ASSEMBLY__
+#include <linux/pgtable.h>
+#include <linux/spinlock_types.h>
 #include <linux/time64.h>
 #include <linux/types.h>
 
+struct folio;
 struct page;
 struct class;
 struct clocksource;
+struct mm_struct;
+struct vm_area_struct;
 #endif
 
 /* name, return type, arguments */
@@ -49,6 +54,11 @@ struct clocksource;
 	X(unlock_device_hotplug, void, (void))				\
 	X(drain_local_pages, void, (void *zone))			\
 	X(lru_add_drain_all, void, (void))				\
+	X(flush_tlb_all, void, (void))					\
+	X(flush_tlb_mm_range, void, (struct mm_struct *mm, unsigned long start, \
+		unsigned long end, unsigned int stride_shift, bool freed_tables)) \
+	X(__split_huge_pmd, void, (struct vm_area_struct *vma, pmd_t *pmd, \
+		unsigned long address, bool freeze, struct folio *folio)) \
 	X(kernel_page_present, bool, (struct page *page))
 
 /* These may be absent: then the call does nothing and returns 0. */
@@ -74,6 +84,8 @@ SMIG_OPTIONAL_CALLS(SMIG_DECLARE_CALL)
 /* Kernel variables; the optional ones may be NULL. */
 struct smig_variables {
 	struct class *block_class;		/* required */
+	struct mm_struct *init_mm;		/* required */
+	spinlock_t *pgd_lock;			/* required */
 	struct clocksource **curr_clocksource;	/* required */
 	struct timespec64 *timekeeping_suspend_time;	/* required */
 	bool *suspend_timing_needed;		/* required */

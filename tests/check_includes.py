@@ -38,6 +38,7 @@ ALLOWED = BESIDE | {
 # The one file that may know a library, and the library's header.
 ONLY = {
     r"<roaring/.*>": "agent/page/page_set.cpp",
+    r"<lz4.*>": "agent/wire/page_block.cpp",
     r"<sys/ioctl.h>": ("agent/device/char_device.cpp", "agent/machine/", "agent/network/", "agent/landing/"),
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+(?:"([^"]+)"|(<[^>]+>))', re.MULTILINE)

@@ -22,10 +22,13 @@
 #include "agent/base/clock.hpp"
 #include "agent/cli/clone_entry.hpp"
 #include "agent/cli/endpoint.hpp"
+#include "agent/cli/progress_view.hpp"
 #include "agent/device/char_device.hpp"
 #include "agent/machine/description.hpp"
 #include "agent/machine/disks.hpp"
+#include "agent/policy/pacing.hpp"
 #include "agent/source/agent_process.hpp"
+#include "agent/source/order_socket.hpp"
 
 namespace smig {
 
@@ -39,7 +42,10 @@ void on_interrupt(int) {
 
 struct Arguments {
     std::string target;
-    std::string mode = "stop-copy";
+    std::string mode = "precopy";
+    std::string bandwidth = "0";
+    std::string compress = "auto";
+    std::string detect = "page-tables";
     std::string json;
     std::vector<std::string> holds;
     NetworkOptions network;
@@ -68,6 +74,21 @@ Result<void> complete(Arguments& arguments) {
         if (!hold) return hold.error();
         arguments.options.holds.push_back(hold.value());
     }
+    TransferOptions& transfer = arguments.options.transfer;
+    transfer.precopy = arguments.mode == "precopy";
+    transfer.hash = arguments.detect == "hash";
+    if (!transfer.precopy && (transfer.dry_run || transfer.verify || transfer.hash))
+        return Error{Remedy::refused, "--dry-run, --verify and --detect are about passes: --mode precopy"};
+    if (transfer.dry_run && transfer.hash)
+        return Error{Remedy::refused,
+                     "--dry-run needs page tables to tell what is written: not with --detect hash"};
+    auto bandwidth = parse_rate(arguments.bandwidth);
+    if (!bandwidth) return bandwidth.error().within("--bandwidth");
+    transfer.bandwidth_bytes_per_s = bandwidth.value();
+    const auto compress = compress_named(arguments.compress);
+    if (!compress)
+        return Error{Remedy::refused, "--compress " + arguments.compress + ": say auto, on or off"};
+    transfer.compress = *compress;
     auto address = resolve_host(where.value().host);
     if (!address) return address.error();
     arguments.options.target = arguments.target;
@@ -79,6 +100,8 @@ Result<void> complete(Arguments& arguments) {
     arguments.options.limits.alive = static_cast<std::int64_t>(arguments.alive_timeout_s * 1000);
     arguments.options.open_device = open_char_device;
     arguments.options.clone_main = clone_main;
+    arguments.options.order_socket = kOrderSocketPath;
+    arguments.options.last_move = kLastMovePath;
     return {};
 }
 
@@ -105,7 +128,8 @@ Result<void> complete(Arguments& arguments) {
 
 class Client {
 public:
-    Client(Fd agent, std::string json_path) : agent_(std::move(agent)), json_path_(std::move(json_path)) {}
+    Client(Fd agent, std::string json_path)
+        : agent_(std::move(agent)), json_path_(std::move(json_path)), view_(::isatty(STDERR_FILENO) != 0) {}
 
     int run() {
         for (;;) {
@@ -126,6 +150,11 @@ public:
             for (std::size_t end = pending_.find('\n'); end != std::string::npos; end = pending_.find('\n')) {
                 const auto message = nlohmann::json::parse(pending_.substr(0, end), nullptr, false);
                 pending_.erase(0, end + 1);
+                if (message.is_object() && message.contains("progress_line")) {
+                    view_.show(message["progress_line"]);
+                    continue;
+                }
+                view_.clear();
                 if (message.is_object() && message.contains("verdict")) return finish(message);
                 if (message.is_object() && message.contains("progress"))
                     show(message["progress"].get<std::string>());
@@ -141,9 +170,10 @@ private:
     int finish(const nlohmann::json& message) const {
         const std::string text = message["text"].get<std::string>();
         const std::string json = message["json"].get<std::string>();
-        const bool moved = message["verdict"].get<std::string>() == "moved";
+        const std::string verdict = message["verdict"].get<std::string>();
+        const bool done = verdict == "moved" || verdict == "dry-run";
         // Standard output carries the JSON alone when it is asked for there.
-        std::fprintf(moved && json_path_ != "-" ? stdout : stderr, "%s", text.c_str());
+        std::fprintf(done && json_path_ != "-" ? stdout : stderr, "%s", text.c_str());
         if (json_path_ == "-") {
             std::printf("%s\n", json.c_str());
         } else if (!json_path_.empty()) {
@@ -153,11 +183,12 @@ private:
             if (!file) complain(json_path_ + ": could not be written");
         }
         std::fflush(stdout);
-        return moved ? 0 : 1;
+        return done ? 0 : 1;
     }
 
     Fd agent_;
     std::string json_path_;
+    ProgressView view_;
     std::string pending_;
 };
 
@@ -197,8 +228,43 @@ int to_command(int argc, const char* const* argv) {
     app.add_option("target", arguments.target, "where `selfmigrate receive` listens")
         ->required()
         ->type_name("HOST[:PORT]");
-    app.add_option("--mode", arguments.mode, "stop-copy: the guest is stopped while its memory travels")
-        ->check(CLI::IsMember({"stop-copy"}));
+    app.add_option("--mode", arguments.mode,
+                   "precopy: memory travels while the guest runs, in passes, and only the rest while it is "
+                   "stopped; stop-copy: the guest is stopped while all of it travels")
+        ->check(CLI::IsMember({"precopy", "stop-copy"}))
+        ->capture_default_str();
+    TransferOptions& transfer = arguments.options.transfer;
+    app.add_option("--max-passes", transfer.passes.max_passes,
+                   "stop the guest after so many passes at the latest")
+        ->type_name("N")
+        ->check(CLI::Range(1, 1000))
+        ->capture_default_str();
+    app.add_option("--downtime-limit", transfer.passes.downtime_limit_ms,
+                   "stop the guest when what is left can be sent within this time")
+        ->type_name("MS")
+        ->check(CLI::Range(1, 3'600'000))
+        ->capture_default_str();
+    app.add_option("--bandwidth", arguments.bandwidth,
+                   "send no faster than this while the guest runs, for example 500mbit or 20MB; 0: no cap")
+        ->type_name("RATE");
+    app.add_option("--compress", arguments.compress, "pack pages with LZ4: auto (when it is faster), on, off")
+        ->check(CLI::IsMember({"auto", "on", "off"}))
+        ->capture_default_str();
+    app.add_option(
+           "--detect", arguments.detect,
+           "what tells which pages have changed: page-tables (and hooks), or hash, which trusts none of "
+           "them, reads all memory in every pass and hashes it all in the stop")
+        ->check(CLI::IsMember({"page-tables", "hash"}))
+        ->capture_default_str();
+    app.add_flag(
+        "--drop-cache", transfer.drop_cache,
+        "first give clean page cache back, so that it need not be sent; files are read from the disk again");
+    app.add_flag(
+        "--dry-run", transfer.dry_run,
+        "send for a few seconds, watch what the guest writes, say what a move would take; move nothing");
+    app.add_flag(
+        "--verify", transfer.verify,
+        "slow check: hash in the stop also what is believed to be unchanged, and report what was missed");
     app.add_option("--stay", arguments.network.stay,
                    "address of this machine that does not move, used for the move")
         ->type_name("ADDR");

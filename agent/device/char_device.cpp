@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 
 #include <cerrno>
 #include <string>
@@ -14,6 +15,7 @@ namespace smig {
 namespace {
 
 constexpr const char* kPath = "/dev/" SMIG_DEVICE_NAME;
+constexpr std::size_t kBufferBytes = std::size_t{SMIG_BUFFER_PAGES} * 4096;
 
 Remedy remedy_of(int code) {
     switch (code) {
@@ -66,6 +68,12 @@ Error failure(const char* name, int code, std::uint32_t failed_step = 0) {
 class CharDevice final : public Device {
 public:
     explicit CharDevice(Fd fd) : fd_(std::move(fd)) {}
+    ~CharDevice() override {
+        // A mapping would keep the file open, and what it began would not be undone.
+        if (buffer_ != nullptr) ::munmap(buffer_, kBufferBytes);
+    }
+    CharDevice(const CharDevice&) = delete;
+    CharDevice& operator=(const CharDevice&) = delete;
 
     Result<void> info(smig_info& out) override { return call(SMIG_IOC_INFO, "INFO", out); }
     Result<void> status(smig_status& out) override { return call(SMIG_IOC_STATUS, "STATUS", out); }
@@ -87,15 +95,28 @@ public:
         }
         return result;
     }
-    Result<void> capture(smig_capture& capture) override {
-        return call(SMIG_IOC_CAPTURE, "CAPTURE", capture, &capture.failed_step);
+    Result<void> track(smig_track& track, std::uint32_t flags) override {
+        return call(SMIG_IOC_TRACK, "TRACK", track, nullptr, flags);
+    }
+    Result<void> pass(smig_pass& pass) override { return call(SMIG_IOC_PASS, "PASS", pass); }
+    Result<void> capture(smig_capture& capture, std::uint32_t flags) override {
+        return call(SMIG_IOC_CAPTURE, "CAPTURE", capture, &capture.failed_step, flags);
     }
     Result<void> read(smig_read& read) override { return call(SMIG_IOC_READ, "READ", read); }
+    Result<std::span<const std::byte>> map_buffer() override {
+        if (buffer_ == nullptr) {
+            void* mapped = ::mmap(nullptr, kBufferBytes, PROT_READ, MAP_SHARED, fd_.get(), 0);
+            if (mapped == MAP_FAILED) return errno_error(Remedy::fatal, "module: mapping its buffer");
+            buffer_ = mapped;
+        }
+        return std::span(static_cast<const std::byte*>(buffer_), kBufferBytes);
+    }
     Result<void> verify() override { return plain(SMIG_IOC_VERIFY, "VERIFY"); }
     Result<void> commit() override { return plain(SMIG_IOC_COMMIT, "COMMIT"); }
     Result<void> thaw() override { return plain(SMIG_IOC_THAW, "THAW"); }
 
     Result<void> land(smig_land& land) override { return call(SMIG_IOC_LAND, "LAND", land); }
+    Result<void> vacant(smig_vacant& vacant) override { return call(SMIG_IOC_VACANT, "VACANT", vacant); }
     Result<void> image(smig_image& image) override { return call(SMIG_IOC_IMAGE, "IMAGE", image); }
     Result<void> place(smig_place& place, std::uint32_t flags) override {
         return call(SMIG_IOC_PLACE, "PLACE", place, nullptr, flags);
@@ -124,6 +145,7 @@ private:
     }
 
     Fd fd_;
+    void* buffer_ = nullptr;
 };
 
 }  // namespace

@@ -9,6 +9,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 
 #include "agent/base/result.hpp"
 #include "common/uapi/selfmigrate.h"
@@ -27,14 +28,19 @@ public:
     virtual Result<void> exempt() = 0;
 
     virtual Result<void> prepare(smig_prepare& prepare) = 0;
-    // Returns twice; see the header.
-    virtual Result<void> capture(smig_capture& capture) = 0;
+    virtual Result<void> track(smig_track& track, std::uint32_t flags) = 0;
+    virtual Result<void> pass(smig_pass& pass) = 0;
+    // Returns twice; see the header.  `flags`: 0 or SMIG_CAPTURE_VERIFY.
+    virtual Result<void> capture(smig_capture& capture, std::uint32_t flags) = 0;
     virtual Result<void> read(smig_read& read) = 0;
+    // Where READ puts pages when its `data` is 0: SMIG_BUFFER_PAGES pages, as long as the device lives.
+    virtual Result<std::span<const std::byte>> map_buffer() = 0;
     virtual Result<void> verify() = 0;
     virtual Result<void> commit() = 0;
     virtual Result<void> thaw() = 0;
 
     virtual Result<void> land(smig_land& land) = 0;
+    virtual Result<void> vacant(smig_vacant& vacant) = 0;
     virtual Result<void> image(smig_image& image) = 0;
     // `flags`: 0 or SMIG_PLACE_ZERO.
     virtual Result<void> place(smig_place& place, std::uint32_t flags) = 0;

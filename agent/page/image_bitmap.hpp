@@ -25,9 +25,17 @@ public:
         return pfn < top_ && (words_[pfn.value / 64] >> (pfn.value % 64) & 1) != 0;
     }
     void set(Pfn pfn) { words_[pfn.value / 64] |= 1ull << (pfn.value % 64); }
+    // The range ends at or below the top.
+    void set_all(PfnRange range);
+    // Whether a frame is set in both.  The tops may differ.
+    [[nodiscard]] bool meets(const ImageBitmap& other) const;
+    // How many of these frames are not set in `other`.
+    [[nodiscard]] PageCount count_outside(const ImageBitmap& other) const;
     // Whether every frame of the range is set.
     [[nodiscard]] bool test_all(PfnRange range) const;
     [[nodiscard]] PageCount count() const;
+    // Of a range within the top.
+    [[nodiscard]] PageCount count_in(PfnRange range) const;
     // Bits at or beyond the top, which nobody may set.
     [[nodiscard]] bool set_beyond_top() const;
     // The first set frame at or after `from`; top() when there is none.

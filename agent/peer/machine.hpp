@@ -29,7 +29,7 @@ struct Checked {
 struct ClockAsked {};
 struct LandAsked {};
 struct LandDone {};
-struct ImagePart {};  // IMAGE, BITMAP, PAGES or ZEROS; its first is IMAGE
+struct ImagePart {};  // VACANT, PAGES, ZEROS, IMAGE or BITMAP; its first is VACANT
 struct ImageEnd {};
 struct ImageWhole {};  // the answer to `finish_image`
 struct JumpAsked {};
@@ -73,8 +73,9 @@ using TargetActions = std::vector<TargetDo>;
 // How long the target waits for the next frame, in milliseconds.
 struct TargetLimits {
     std::int64_t checking = 60'000;
-    std::int64_t landed = 180'000;  // the source stops and captures
-    std::int64_t loading = 30'000;  // between two frames of the image
+    std::int64_t landed = 180'000;  // the source makes room
+    std::int64_t loading =
+        60'000;  // between two frames of passes and image: the source harvests, stops, captures
     std::int64_t ready = 60'000;
 };
 

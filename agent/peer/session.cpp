@@ -122,6 +122,7 @@ private:
                 land_ = land.value();
                 return target_event::LandAsked{};
             }
+            case SMIG_WIRE_VACANT:
             case SMIG_WIRE_IMAGE:
             case SMIG_WIRE_BITMAP:
             case SMIG_WIRE_PAGES:
@@ -247,10 +248,11 @@ private:
         land.reserve_pages = options_.reserve_pages;
         if (auto held = device_->land(land); !held)
             return target_event::Broken{SMIG_REASON_NO_MEMORY, held.error().text};
-        landed_ = {land.held_pages, land.footprint_pages};
+        landed_ = {land.held_pages, land.footprint_pages, land.vacant_pages};
         loader_ = std::make_unique<ImageLoader>(*device_, Pfn{info_.top_pfn});
         options_.log("holds " + std::to_string(land.held_pages / 256) + " MiB, keeps " +
-                     std::to_string(land.footprint_pages / 256) + " MiB");
+                     std::to_string(land.footprint_pages / 256) + " MiB, needs " +
+                     std::to_string(land.vacant_pages / 256) + " MiB to stay empty");
         return target_event::LandDone{};
     }
 

@@ -17,6 +17,7 @@ struct Row {
 constexpr Row kRows[] = {
     {SMIG_SOURCE_CHECKING, "source-checking", Side::source, Owner::source},
     {SMIG_SOURCE_LANDING, "source-landing", Side::source, Owner::source},
+    {SMIG_SOURCE_PASSING, "source-passing", Side::source, Owner::source},
     {SMIG_SOURCE_STOPPING, "source-stopping", Side::source, Owner::source},
     {SMIG_SOURCE_SENDING, "source-sending", Side::source, Owner::source},
     {SMIG_SOURCE_AWAITING_READY, "source-awaiting-ready", Side::source, Owner::source},

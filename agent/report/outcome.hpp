@@ -9,12 +9,13 @@
 #include <string_view>
 #include <type_traits>
 
+#include "agent/policy/forecast.hpp"
 #include "common/uapi/selfmigrate.h"
 #include "common/wire.h"
 
 namespace smig {
 
-enum class Verdict : std::uint32_t { moved = 1, rolled_back, refused };
+enum class Verdict : std::uint32_t { moved = 1, rolled_back, refused, forecast };
 
 struct MoveOutcome {
     Verdict verdict = Verdict::rolled_back;
@@ -28,6 +29,7 @@ struct MoveOutcome {
     std::uint64_t clone_us[SMIG_STEP_SLOTS] = {};
 
     smig_wire_go sent = {};  // what the source measured
+    Forecast forecast = {};  // of a dry run
 
     // The guest's CLOCK_MONOTONIC, which goes on over the jump; 0: never came to it.
     std::uint64_t stop_begun_ns = 0;
@@ -59,6 +61,14 @@ inline void note_source(smig_wire_go& sent, const smig_capture& capture) {
     sent.image_pages = capture.header.image_pages;
     sent.shadow_pages = capture.shadow_pages;
     sent.shadow_used = capture.shadow_used;
+    static_assert(sizeof(sent.send_by_class) == sizeof(capture.send_by_class));
+    std::memcpy(sent.send_by_class, capture.send_by_class, sizeof(sent.send_by_class));
+    sent.send_pages = capture.send_pages;
+    sent.same_pages = capture.same_pages;
+    sent.missed_pages = capture.missed_pages;
+    sent.verified_pages = capture.verified_pages;
+    sent.find_kernel_us = capture.find_kernel_us;
+    sent.find_user_us = capture.find_user_us;
 }
 
 // What CAPTURE said when it returned in the clone.

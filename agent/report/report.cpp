@@ -10,6 +10,7 @@
 
 #include "agent/device/device.hpp"
 #include "agent/page/pfn.hpp"
+#include "agent/policy/passes.hpp"
 
 namespace smig {
 
@@ -48,6 +49,8 @@ Json phases(const MoveOutcome& outcome) {
     const smig_wire_go& sent = outcome.sent;
     Json out;
     out["source"] = steps(outcome.sent.source_us);
+    out["source"]["find_kernel"] = static_cast<double>(sent.find_kernel_us) / 1000.0;
+    out["source"]["find_user"] = static_cast<double>(sent.find_user_us) / 1000.0;
     out["source"]["total"] = between_ms(outcome.stop_begun_ns, sent.captured_ns);
     out["send"] = {{"capture_to_end", between_ms(sent.captured_ns, sent.image_end_ns)},
                    {"read", rounded_ms(static_cast<double>(sent.read_ns) / 1e6)},
@@ -76,8 +79,43 @@ std::string step_line(const char* name, const Json& values) {
     return line + "\n";
 }
 
+double bytes_mib(std::uint64_t bytes) {
+    return static_cast<double>(bytes) / (1024.0 * 1024.0);
+}
 double mib(std::uint64_t pages) {
-    return static_cast<double>(pages) * static_cast<double>(kPageBytes) / (1024.0 * 1024.0);
+    return bytes_mib(pages * kPageBytes);
+}
+
+void add_forecast(Json& out, const Forecast& forecast) {
+    out["bytes_per_s"] = std::llround(forecast.bytes_per_s);
+    out["dirty_pages_per_s"] = std::llround(forecast.dirty_pages_per_s);
+    out["passes"] = forecast.passes;
+    out["stop_reason"] = stop_reason_name(forecast.stop_reason);
+    out["first_pass_ms"] = forecast.first_pass_ms;
+    out["passes_ms"] = forecast.passes_ms;
+    out["bytes_payload"] = forecast.payload_bytes;
+    out["stop_image_pages"] = forecast.stop_pages;
+    out["stop_send_ms"] = forecast.stop_send_ms;
+    out["total_ms"] = forecast.passes_ms + forecast.stop_send_ms;
+}
+
+std::string forecast_text(const MoveFacts& facts, const Forecast& forecast) {
+    const auto seconds = [](std::uint64_t ms) { return static_cast<double>(ms) / 1000.0; };
+    std::string text =
+        fmt::format("dry run to {}: nothing was moved, the guest runs here as before\n", facts.target);
+    text +=
+        fmt::format("measured: {:.1f} MiB/s sent while the guest writes {:.1f} MiB/s\n",
+                    forecast.bytes_per_s / (1 << 20), forecast.dirty_pages_per_s * kPageBytes / (1 << 20));
+    text +=
+        fmt::format("a move would take {} pass{} in {:.1f} s ({}), the first {:.1f} s; {:.1f} MiB in all\n",
+                    forecast.passes, forecast.passes == 1 ? "" : "es", seconds(forecast.passes_ms),
+                    stop_reason_name(forecast.stop_reason), seconds(forecast.first_pass_ms),
+                    bytes_mib(forecast.payload_bytes));
+    text += fmt::format(
+        "then a stop that sends {:.1f} MiB in {} ms, besides what devices and processes take to stop and go "
+        "on\n",
+        mib(forecast.stop_pages), forecast.stop_send_ms);
+    return text;
 }
 
 }  // namespace
@@ -90,6 +128,8 @@ const char* verdict_name(Verdict verdict) {
             return "rolled-back";
         case Verdict::refused:
             return "refused";
+        case Verdict::forecast:
+            return "dry-run";
     }
     return "?";
 }
@@ -102,16 +142,37 @@ std::string report_json(const MoveFacts& facts, const MoveOutcome& outcome) {
     out["vcpus"] = facts.vcpus;
     out["memory_mib"] = facts.memory_mib;
     out["epoch"] = hex(facts.epoch);
+    if (outcome.verdict == Verdict::forecast) {
+        add_forecast(out, outcome.forecast);
+        return out.dump();
+    }
     out["total_ms"] =
         between_ms(facts.started_ns, outcome.released_ns != 0 ? outcome.released_ns : facts.finished_ns);
     out["stop_ms"] = between_ms(outcome.stop_begun_ns, outcome.released_ns);
-    out["bytes_payload"] = outcome.sent.payload_bytes;
+    const smig_wire_go& sent = outcome.sent;
+    out["bytes_payload"] = sent.pass_payload_bytes + sent.payload_bytes;
+    out["passes"] = sent.passes;
+    out["stop_reason"] = stop_reason_name(sent.stop_reason);
+    out["pass_ms"] = rounded_ms(static_cast<double>(sent.pass_ns) / 1e6);
+    out["pass_payload_bytes"] = sent.pass_payload_bytes;
+    out["pass_pages_sent"] = sent.pass_data_pages;
+    out["pass_pages_zero"] = sent.pass_zero_pages;
+    out["pass_same_pages"] = sent.pass_same_pages;
+    out["pass_read_ms"] = rounded_ms(static_cast<double>(sent.pass_read_ns) / 1e6);
+    out["detection"] = sent.hashed != 0 ? "hash" : "page-tables";
     out["pages_in_use"] = pages_in_use(outcome);
-    out["pages_zero"] = outcome.sent.zero_pages;
-    out["pages_sent"] = outcome.sent.data_pages;
-    out["stop_image_pages"] = outcome.sent.image_pages;
+    out["pages_zero"] = sent.pass_zero_pages + sent.zero_pages;
+    out["pages_sent"] = sent.pass_data_pages + sent.data_pages;
+    out["image_pages"] = sent.image_pages;
+    out["stop_image_pages"] = sent.send_pages;
+    out["stop_payload_bytes"] = sent.payload_bytes;
+    out["same_pages"] = sent.same_pages;
+    out["missed_pages"] = sent.missed_pages;
+    out["verified_pages"] = sent.verified_pages;
     for (std::uint32_t i = 0; i < SMIG_CLASS_NR; ++i)
-        out["pages_by_class"][kClasses[i]] = outcome.sent.class_pages[i];
+        out["pages_by_class"][kClasses[i]] = sent.class_pages[i];
+    for (std::uint32_t i = 0; i < SMIG_CLASS_NR; ++i)
+        out["stop_image_by_class"][kClasses[i]] = sent.send_by_class[i];
     out["shadow_pages"] = outcome.sent.shadow_pages;
     out["shadow_used"] = outcome.sent.shadow_used;
     out["placed_direct"] = outcome.placed_direct;
@@ -125,6 +186,7 @@ std::string report_json(const MoveFacts& facts, const MoveOutcome& outcome) {
 }
 
 std::string report_text(const MoveFacts& facts, const MoveOutcome& outcome) {
+    if (outcome.verdict == Verdict::forecast) return forecast_text(facts, outcome.forecast);
     if (outcome.verdict != Verdict::moved)
         return fmt::format("not moved ({}): {}\nThe guest runs here, as before.\n",
                            verdict_name(outcome.verdict), outcome.reason);
@@ -137,12 +199,23 @@ std::string report_text(const MoveFacts& facts, const MoveOutcome& outcome) {
     text += "pages (MiB):\n ";
     for (std::uint32_t i = 0; i < SMIG_CLASS_NR; ++i)
         text += fmt::format(" {} {:.1f}", kClasses[i], mib(outcome.sent.class_pages[i]));
-    text += fmt::format(
-        "\n  sent {:.1f}, all-zero {:.1f}, payload {:.1f}; shadow {:.1f} of {:.1f}; placed direct {:.1f}, "
-        "copied {:.1f}\n",
-        mib(outcome.sent.data_pages), mib(outcome.sent.zero_pages),
-        static_cast<double>(outcome.sent.payload_bytes) / (1024.0 * 1024.0), mib(outcome.sent.shadow_used),
-        mib(outcome.sent.shadow_pages), mib(outcome.placed_direct), mib(outcome.placed_copied));
+    const smig_wire_go& sent = outcome.sent;
+    text += fmt::format("\n  shadow {:.1f} of {:.1f}; placed direct {:.1f}, copied {:.1f}\n",
+                        mib(sent.shadow_used), mib(sent.shadow_pages), mib(outcome.placed_direct),
+                        mib(outcome.placed_copied));
+    if (sent.passes > 0)
+        text += fmt::format(
+            "{} pass{} in {:.2f} s ({}): sent {:.1f}, all-zero {:.1f}, same {:.1f}, payload {:.1f}\n",
+            sent.passes, sent.passes == 1 ? "" : "es", static_cast<double>(sent.pass_ns) / 1e9,
+            stop_reason_name(sent.stop_reason), mib(sent.pass_data_pages), mib(sent.pass_zero_pages),
+            mib(sent.pass_same_pages), bytes_mib(sent.pass_payload_bytes));
+    text +=
+        fmt::format("in the stop: {:.1f} of {:.1f} to send; sent {:.1f}, all-zero {:.1f}, payload {:.1f}\n",
+                    mib(sent.send_pages), mib(sent.image_pages), mib(sent.data_pages), mib(sent.zero_pages),
+                    bytes_mib(sent.payload_bytes));
+    if (sent.verified_pages > 0)
+        text += fmt::format("verified: {} pages believed unchanged, {} of them had changed\n",
+                            sent.verified_pages, sent.missed_pages);
     text += "the stop (ms):\n";
     for (const auto& [name, values] : ms.items()) text += step_line(name.c_str(), values);
     if (outcome.remarks[0] != 0) text += fmt::format("remarks: {}\n", outcome.remarks);

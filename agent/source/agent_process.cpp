@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/source/agent_process.hpp"
 
+#include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -19,13 +20,19 @@
 #include <boost/asio/read_until.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <boost/asio/write.hpp>
+#include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "agent/base/clock.hpp"
 #include "agent/base/random.hpp"
+#include "agent/machine/page_cache.hpp"
+#include "agent/policy/ownership.hpp"
 #include "agent/report/report.hpp"
 #include "agent/source/forking.hpp"
+#include "agent/source/order_socket.hpp"
 #include "agent/wire/async_channel.hpp"
 #include "agent/wire/connect.hpp"
 
@@ -40,6 +47,8 @@ constexpr std::size_t kTargetPayload = SMIG_WIRE_MAX_TEXT;  // ACCEPT and REFUSE
 constexpr std::int64_t kConnectForMs = 10'000;              // a landing environment may still be starting
 constexpr std::int64_t kConnectOnceMs = 1'000;
 constexpr int kClockSamples = 8;
+constexpr std::chrono::milliseconds kProgressEvery(250);
+constexpr std::size_t kOrderMost = 4096;
 
 class Agent {
 public:
@@ -50,6 +59,7 @@ public:
 
     int run() {
         asio::co_spawn(io_, watch_client(), asio::detached);
+        asio::co_spawn(io_, tell_progress(), asio::detached);
         asio::co_spawn(
             io_,
             [this]() -> asio::awaitable<void> {
@@ -62,19 +72,108 @@ public:
     }
 
 private:
+    using LocalSocket = asio::local::stream_protocol::socket;
+
     asio::awaitable<void> watch_client() {
         std::string text;
         for (;;) {
-            const auto [error, count] =
-                co_await asio::async_read_until(client_, asio::dynamic_buffer(text, 65536), '\n', kTuple);
+            const auto [error, count] = co_await asio::async_read_until(
+                client_, asio::dynamic_buffer(text, kOrderMost), '\n', kTuple);
             if (error) co_return;  // the client is gone; the move is not
-            const auto message = nlohmann::json::parse(text.substr(0, count), nullptr, false);
+            if (shared_) (void)obey(text.substr(0, count));
             text.erase(0, count);
-            if (message.is_object() && message.value("cancel", false)) {
-                shared_->cancel_asked = true;
-                if (channel_) channel_->socket().cancel();
-            }
         }
+    }
+
+    asio::awaitable<void> take_orders() {
+        asio::local::stream_protocol::acceptor acceptor(io_, asio::local::stream_protocol(),
+                                                        order_socket_->release_fd().release());
+        for (;;) {
+            auto [error, socket] = co_await acceptor.async_accept(kTuple);
+            if (error) co_return;
+            asio::co_spawn(io_, take_order(std::move(socket)), asio::detached);
+        }
+    }
+
+    asio::awaitable<void> take_order(LocalSocket socket) {
+        std::string text;
+        const auto [error, count] =
+            co_await asio::async_read_until(socket, asio::dynamic_buffer(text, kOrderMost), '\n', kTuple);
+        if (error) co_return;
+        const std::string answer = obey(text.substr(0, count)).dump() + "\n";
+        (void)co_await asio::async_write(socket, asio::buffer(answer), kTuple);
+    }
+
+    // The answer.
+    nlohmann::json obey(const std::string& order) {
+        const auto message = nlohmann::json::parse(order, nullptr, false);
+        const auto asks = [&](const char* name) {
+            return message.is_object() && message.contains(name) && message[name] == true;
+        };
+        const auto state = static_cast<smig_session_state>(shared_->state.load());
+        if (asks("cancel")) {
+            // While CAPTURE is under way nobody here can ask.
+            if (state > SMIG_SOURCE_STOPPING)
+                return {{"error", std::string("too late to cancel (") + state_name(state) + ")"}};
+            shared_->cancel_asked = true;
+            // The stop process may have it by now, and sees the flag itself.
+            boost::system::error_code gone;
+            if (channel_) channel_->socket().cancel(gone);
+            return {{"ok", true}};
+        }
+        if (asks("switch_now")) {
+            if (options_.transfer.dry_run) return {{"error", "this is a dry run: it moves nothing"}};
+            if (!options_.transfer.precopy || state > SMIG_SOURCE_PASSING)
+                return {{"error", "no passes are under way: the guest is stopped as soon as can be"}};
+            shared_->switch_asked = true;
+            return {{"ok", true}};
+        }
+        if (asks("status")) return numbers();
+        return {{"error", "an order is status, cancel or switch_now"}};
+    }
+
+    // Where the move is.
+    [[nodiscard]] nlohmann::json numbers() const {
+        const PassProgress& progress = shared_->progress;
+        return {{"state", state_name(static_cast<smig_session_state>(shared_->state.load()))},
+                {"target", options_.target},
+                {"mode", facts_.mode},
+                {"elapsed_ms", (mono_ns() - options_.started_ns) / 1'000'000},
+                {"pass", progress.number.load()},
+                {"pages", progress.pages.load()},
+                {"done_pages", progress.done_pages.load()},
+                {"sent_bytes", progress.sent_bytes.load()},
+                {"bytes_per_s", progress.bytes_per_s.load()},
+                {"dirty_pages_per_s", progress.dirty_pages_per_s.load()},
+                {"expected_stop_ms", progress.expected_stop_ms.load()}};
+    }
+
+    asio::awaitable<void> tell_progress() {
+        if (!shared_) co_return;
+        asio::steady_timer timer(io_);
+        for (;;) {
+            timer.expires_after(kProgressEvery);
+            if (const auto [error] = co_await timer.async_wait(kTuple); error) co_return;
+            // A client that does not read must still find room for the verdict.
+            pollfd entry{client_.native_handle(), POLLOUT, 0};
+            if (shared_->state == SMIG_SOURCE_PASSING && shared_->progress.number != 0 &&
+                ::poll(&entry, 1, 0) > 0)
+                tell({{"progress_line", numbers()}});
+        }
+    }
+
+    // Best effort: a move is not less moved because a disk is full.
+    void keep_report(const std::string& json) const {
+        if (options_.last_move.empty() || (order_socket_ == nullptr && !options_.order_socket.empty()))
+            return;
+        std::error_code error;
+        const std::filesystem::path path(options_.last_move);
+        std::filesystem::create_directories(path.parent_path(), error);
+        const std::filesystem::path fresh(options_.last_move + ".new");
+        std::ofstream file(fresh);
+        file << json << "\n";
+        file.close();
+        if (file) std::filesystem::rename(fresh, path, error);
     }
 
     void tell(const nlohmann::json& message) {
@@ -92,14 +191,18 @@ private:
             outcome.verdict = Verdict::refused;
             put_text(outcome.reason, prepared.error().text);
         } else if (auto forked = co_await check_and_fork(outcome); forked) {
-            progress("stopping the guest");
+            progress(options_.transfer.dry_run   ? "sending for a few seconds, to measure"
+                     : options_.transfer.precopy ? "sending memory while the guest runs"
+                                                 : "stopping the guest");
             co_await await_outcome(std::move(forked), outcome);
         }
         facts_.finished_ns = mono_ns();
         moved_ = outcome.verdict == Verdict::moved;
+        const std::string json = report_json(facts_, outcome);
+        if (outcome.verdict != Verdict::forecast) keep_report(json);
         tell({{"verdict", verdict_name(outcome.verdict)},
               {"text", report_text(facts_, outcome)},
-              {"json", report_json(facts_, outcome)}});
+              {"json", json}});
     }
 
     // What needs no connection.
@@ -109,6 +212,13 @@ private:
         facts_.epoch = shared_->epoch;
         facts_.started_ns = options_.started_ns;
         facts_.target = options_.target;
+        facts_.mode = options_.transfer.precopy ? "precopy" : "stop-copy";
+        if (!options_.order_socket.empty()) {
+            auto listening = OrderSocket::listen(options_.order_socket);
+            if (!listening) return listening.error();
+            order_socket_ = std::make_unique<OrderSocket>(std::move(listening).value());
+            asio::co_spawn(io_, take_orders(), asio::detached);
+        }
         auto opened = options_.open_device();
         if (!opened) return opened.error();
         if (auto told = opened.value()->info(info_); !told) return told;
@@ -283,6 +393,8 @@ private:
     }
 
     Result<Fd> fork_processes(const SourceMachine& machine) {
+        if (options_.transfer.drop_cache)
+            if (auto dropped = drop_clean_cache(); !dropped) return dropped.error().within("--drop-cache");
         SocketAddress local;
         local.length = to_sockaddr(network_.stay, 0, local.storage, network_.stay_index);
         auto listener = listen_on(local, 8);
@@ -294,6 +406,7 @@ private:
                       options_.port,
                       network_,
                       Holds(options_.holds),
+                      options_.transfer,
                       options_.keep_source,
                       options_.open_device,
                       options_.power,
@@ -317,6 +430,7 @@ private:
     asio::io_context io_{1};
     asio::local::stream_protocol::socket client_;
     SharedStatePtr shared_;
+    std::unique_ptr<OrderSocket> order_socket_;
     std::optional<AsyncChannel> channel_;
     smig_info info_{};
     smig_wire_land land_{};

@@ -3,9 +3,9 @@
 // what they report.  Frozen with everything else during the stop; on the target it wakes up and tells its
 // client.
 //
-// To its client it speaks JSON lines over a socket pair: {"progress": text}, and at last
-// {"verdict": ..., "text": report, "json": report}.  From it it takes {"cancel": true}.  A client that is
-// gone ends nothing.
+// To its client it speaks JSON lines over a socket pair: {"progress": text}, {"progress_line": numbers}, and
+// at last {"verdict": ..., "text": report, "json": report}.  From it it takes orders as from the order
+// socket.  A client that is gone ends nothing.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +19,7 @@
 #include "agent/device/device.hpp"
 #include "agent/network/identity.hpp"
 #include "agent/policy/hold.hpp"
+#include "agent/policy/transfer.hpp"
 #include "agent/source/clone_entry.hpp"
 #include "agent/source/machine.hpp"
 
@@ -35,6 +36,9 @@ struct AgentOptions {
     std::uint16_t port = 0;
     SourceLimits limits;
     std::vector<Hold> holds;
+    TransferOptions transfer;
+    std::string order_socket;  // its path; empty: none
+    std::string last_move;     // file for the report; empty: none
     bool keep_source = false;
     bool insecure = false;
     std::uint64_t started_ns = 0;

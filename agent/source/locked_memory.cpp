@@ -33,12 +33,16 @@ Result<void> lock_memory() {
     ::setrlimit(RLIMIT_MEMLOCK, &unlimited);
     if (::mlockall(MCL_CURRENT | MCL_FUTURE) != 0)
         return errno_error(Remedy::refused, "locking memory for the stop");
+    touch_stack();
+    return reserve_heap();
+}
+
+Result<void> reserve_heap() {
     void* heap = std::malloc(kHeapAhead);
     if (heap == nullptr) return Error{Remedy::refused, "no memory for the stop"};
     std::memset(heap, 0, kHeapAhead);
     asm volatile("" : : "r"(heap) : "memory");
     std::free(heap);
-    touch_stack();
     return {};
 }
 

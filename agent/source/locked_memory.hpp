@@ -9,5 +9,7 @@ namespace smig {
 
 // Call in the forked, single-threaded process, before it allocates its buffers.  Error (refused).
 Result<void> lock_memory();
+// The heap that a stop may use, once everything large is allocated.
+Result<void> reserve_heap();
 
 }  // namespace smig

@@ -32,7 +32,7 @@ SourceActions SourceMachine::enter(smig_session_state state, std::int64_t deadli
 
 SourceActions SourceMachine::roll_back(smig_wire_reason reason, std::string_view text) {
     SMIG_CHECK(before_commit());
-    // In STOPPING the stop has either not begun or has undone itself.
+    // In PASSING the guest runs; in STOPPING the stop has either not begun or has undone itself.
     const bool stopped = state_ == SMIG_SOURCE_SENDING || state_ == SMIG_SOURCE_AWAITING_READY ||
                          state_ == SMIG_SOURCE_AWAITING_ALIVE;
     state_ = SMIG_SOURCE_ROLLED_BACK;
@@ -69,7 +69,8 @@ SourceActions SourceMachine::on(const SourceEvent& event, std::int64_t now_ms) {
         return roll_back(SMIG_REASON_CANCELLED, "the connection to the target was lost: " + lost->text);
     }
     if (as<CancelAsked>(event) != nullptr) {
-        if (state_ != SMIG_SOURCE_CHECKING && state_ != SMIG_SOURCE_LANDING) return {};
+        if (state_ != SMIG_SOURCE_CHECKING && state_ != SMIG_SOURCE_LANDING && state_ != SMIG_SOURCE_PASSING)
+            return {};
         return roll_back(SMIG_REASON_CANCELLED, "cancelled");
     }
     if (as<DeadlinePassed>(event) != nullptr) {
@@ -103,7 +104,15 @@ SourceActions SourceMachine::on_checking(const SourceEvent& event, std::int64_t 
 
 SourceActions SourceMachine::on_progress(const SourceEvent& event, std::int64_t now_ms) {
     if (as<Landed>(event) != nullptr && state_ == SMIG_SOURCE_LANDING)
-        return enter(SMIG_SOURCE_STOPPING, kNever, SourceDo::stop);
+        return enter(SMIG_SOURCE_PASSING, now_ms + limits_.pass, SourceDo::prepare);
+    if (state_ == SMIG_SOURCE_PASSING) {
+        const auto* prepared = as<Prepared>(event);
+        const auto* done = as<PassDone>(event);
+        if ((prepared != nullptr && prepared->passes) || (done != nullptr && done->again))
+            return enter(SMIG_SOURCE_PASSING, now_ms + limits_.pass, SourceDo::pass);
+        if (prepared != nullptr || done != nullptr)
+            return enter(SMIG_SOURCE_STOPPING, kNever, SourceDo::stop);
+    }
     if (as<Stopped>(event) != nullptr && state_ == SMIG_SOURCE_STOPPING)
         return enter(SMIG_SOURCE_SENDING, kNever, SourceDo::send_image);
     if (const auto* failed = as<StopFailed>(event); failed != nullptr && state_ == SMIG_SOURCE_STOPPING)

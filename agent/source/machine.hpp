@@ -34,6 +34,12 @@ struct Refused {
 struct ClocksSampled {};
 struct CancelAsked {};  // a person
 struct Landed {};
+struct Prepared {
+    bool passes = false;  // memory is followed: a pass may begin
+};  // the stop has its memory, the target knows which frames stay empty
+struct PassDone {
+    bool again = false;
+};  // every page of it is on its way
 struct Stopped {};  // CAPTURE returned on the source
 struct StopFailed {
     std::string text;
@@ -75,8 +81,9 @@ struct CommitFailed {
 using SourceEvent =
     std::variant<source_event::Start, source_event::Welcomed, source_event::Accepted, source_event::Refused,
                  source_event::ClocksSampled, source_event::CancelAsked, source_event::Landed,
-                 source_event::Stopped, source_event::StopFailed, source_event::ImageSent,
-                 source_event::Ready, source_event::PeerFailed, source_event::Lost, source_event::Broken,
+                 source_event::Prepared, source_event::PassDone, source_event::Stopped,
+                 source_event::StopFailed, source_event::ImageSent, source_event::Ready,
+                 source_event::PeerFailed, source_event::Lost, source_event::Broken,
                  source_event::DeadlinePassed, source_event::Alive, source_event::Released,
                  source_event::Committed, source_event::CommitFailed>;
 
@@ -85,8 +92,10 @@ enum class SourceDo {
     send_describe,  // -> Accepted | Refused
     sample_clocks,  // CLOCK_ASK, CLOCK, a few times -> ClocksSampled
     send_land,      // -> Landed
-    stop,           // BEGIN, FLOWS, PREPARE, CAPTURE -> Stopped | StopFailed
-    send_image,     // all of it, VERIFY, IMAGE_END -> ImageSent
+    prepare,        // BEGIN, FLOWS, PREPARE, VACANT, TRACK -> Prepared
+    pass,           // PASS, its pages -> PassDone
+    stop,           // PREPARE, CAPTURE -> Stopped | StopFailed
+    send_image,     // what a pass has not brought, VERIFY, IMAGE_END -> ImageSent
     send_jump,
     commit,     // -> Committed | CommitFailed
     answer_go,  // to `caller`
@@ -109,6 +118,7 @@ using SourceActions = std::vector<SourceAction>;
 struct SourceLimits {
     std::int64_t answer = 30'000;
     std::int64_t land = 60'000;
+    std::int64_t pass = 86'400'000;  // one of them, however slow the link; a link that is down ends it sooner
     std::int64_t ready = 60'000;
     std::int64_t alive = 20'000;
 };

@@ -19,6 +19,17 @@
 
 namespace smig {
 
+// What the stop process tells of the passes; the agent looks now and then.
+struct PassProgress {
+    std::atomic<std::uint64_t> number{0};      // of the pass; 0: none yet
+    std::atomic<std::uint64_t> pages{0};       // to be read in it ...
+    std::atomic<std::uint64_t> done_pages{0};  // ... and read
+    std::atomic<std::uint64_t> sent_bytes{0};  // since LANDED
+    std::atomic<std::uint64_t> bytes_per_s{0};
+    std::atomic<std::uint64_t> dirty_pages_per_s{0};
+    std::atomic<std::uint64_t> expected_stop_ms{0};  // after the pass before; 0: not known
+};
+
 struct SharedState {
     WireId epoch{};
     WireId boot_nonce{};
@@ -27,6 +38,8 @@ struct SharedState {
     std::atomic<std::int64_t> heard_by_ms{kNever};           // the stop process will have spoken by then
     std::atomic<bool> supervisor_ready{false};
     std::atomic<bool> cancel_asked{false};
+    std::atomic<bool> switch_asked{false};  // no further pass
+    PassProgress progress;
     std::atomic<bool> jump_sent{false};  // a clone may ask for GO
     std::atomic<bool> reported{false};   // the agent knows how it ended
 

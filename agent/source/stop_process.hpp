@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The one process that runs while the guest is stopped: makes room on the target, stops and captures the
-// guest, sends the image, and gives the guest away or takes it back.  On the target it wakes up again, as the
-// clone's first process.
+// The one process that runs while the guest is stopped: makes room on the target, sends memory in passes
+// while the guest runs, stops and captures it, sends what is left, and gives the guest away or takes it back.
+// On the target it wakes up again, as the clone's first process.
 //
 // Single-threaded, memory locked, heap and buffers there before the stop; from the stop on it writes no file
 // and no log and resolves no name.  Its death before commit closes the device, and the module undoes
@@ -16,6 +16,7 @@
 #include "agent/device/device.hpp"
 #include "agent/network/identity.hpp"
 #include "agent/policy/hold.hpp"
+#include "agent/policy/transfer.hpp"
 #include "agent/source/clone_entry.hpp"
 #include "agent/source/machine.hpp"
 #include "agent/source/shared_state.hpp"
@@ -31,6 +32,7 @@ struct StopPlan {
     std::uint16_t target_port = 0;
     NetworkPlan network;
     Holds holds;
+    TransferOptions transfer;
     bool keep_source = false;
     OpenDevice open_device;
     Power* power = nullptr;

@@ -12,6 +12,8 @@ namespace {
 
 constexpr std::size_t kPageBytes = 4096;
 constexpr std::size_t kFailureTextMost = 4096;
+// Passes send pages again and again: every page of the largest machine a thousand times.
+constexpr std::uint64_t kSentPagesMost = SMIG_WIRE_MAX_TOP_PFN << 10;
 
 // The value if the payload held exactly its fields.
 template <class Message>
@@ -38,7 +40,7 @@ Result<smig_wire_ready> decode_counts(ByteView payload, const char* name) {
     message.data_pages = reader.number<std::uint64_t>();
     message.zero_pages = reader.number<std::uint64_t>();
     message.digest = reader.number<std::uint64_t>();
-    if (message.data_pages > SMIG_WIRE_MAX_TOP_PFN || message.zero_pages > SMIG_WIRE_MAX_TOP_PFN)
+    if (message.data_pages > kSentPagesMost || message.zero_pages > kSentPagesMost)
         return wire_error(WireFault::bad_count, name);
     return whole(reader, message, name);
 }
@@ -116,7 +118,7 @@ Result<smig_wire_land> decode_land(ByteView payload) {
 
 Bytes encode(const smig_wire_landed& message) {
     Bytes out;
-    BytesWriter(out).number(message.held_pages).number(message.footprint_pages);
+    BytesWriter(out).number(message.held_pages).number(message.footprint_pages).number(message.vacant_pages);
     return out;
 }
 
@@ -125,7 +127,9 @@ Result<smig_wire_landed> decode_landed(ByteView payload) {
     smig_wire_landed message{};
     message.held_pages = reader.number<std::uint64_t>();
     message.footprint_pages = reader.number<std::uint64_t>();
-    if (message.held_pages > SMIG_WIRE_MAX_TOP_PFN || message.footprint_pages > SMIG_WIRE_MAX_TOP_PFN)
+    message.vacant_pages = reader.number<std::uint64_t>();
+    if (message.held_pages > SMIG_WIRE_MAX_TOP_PFN || message.footprint_pages > SMIG_WIRE_MAX_TOP_PFN ||
+        message.vacant_pages > SMIG_WIRE_MAX_TOP_PFN)
         return wire_error(WireFault::bad_count, "LANDED");
     return whole(reader, message, "LANDED");
 }
@@ -244,6 +248,22 @@ Bytes encode(const smig_wire_go& message) {
         .number(message.shadow_used);
     for (const std::uint64_t pages : message.class_pages) writer.number(pages);
     for (const std::uint64_t us : message.source_us) writer.number(us);
+    writer.number(message.passes)
+        .number(message.pass_data_pages)
+        .number(message.pass_zero_pages)
+        .number(message.pass_same_pages)
+        .number(message.pass_payload_bytes)
+        .number(message.pass_ns)
+        .number(message.stop_reason)
+        .number(message.send_pages)
+        .number(message.same_pages)
+        .number(message.missed_pages)
+        .number(message.verified_pages)
+        .number(message.find_kernel_us)
+        .number(message.find_user_us)
+        .number(message.pass_read_ns)
+        .number(message.hashed);
+    for (const std::uint64_t pages : message.send_by_class) writer.number(pages);
     return out;
 }
 
@@ -267,6 +287,22 @@ Result<smig_wire_go> decode_go(ByteView payload) {
     message.shadow_used = reader.number<std::uint64_t>();
     for (std::uint64_t& pages : message.class_pages) pages = reader.number<std::uint64_t>();
     for (std::uint64_t& us : message.source_us) us = reader.number<std::uint64_t>();
+    message.passes = reader.number<std::uint64_t>();
+    message.pass_data_pages = reader.number<std::uint64_t>();
+    message.pass_zero_pages = reader.number<std::uint64_t>();
+    message.pass_same_pages = reader.number<std::uint64_t>();
+    message.pass_payload_bytes = reader.number<std::uint64_t>();
+    message.pass_ns = reader.number<std::uint64_t>();
+    message.stop_reason = reader.number<std::uint64_t>();
+    message.send_pages = reader.number<std::uint64_t>();
+    message.same_pages = reader.number<std::uint64_t>();
+    message.missed_pages = reader.number<std::uint64_t>();
+    message.verified_pages = reader.number<std::uint64_t>();
+    message.find_kernel_us = reader.number<std::uint64_t>();
+    message.find_user_us = reader.number<std::uint64_t>();
+    message.pass_read_ns = reader.number<std::uint64_t>();
+    message.hashed = reader.number<std::uint64_t>();
+    for (std::uint64_t& pages : message.send_by_class) pages = reader.number<std::uint64_t>();
     return whole(reader, message, "GO");
 }
 
@@ -318,22 +354,23 @@ std::array<std::byte, 8> encode_bitmap_head(std::uint64_t offset) {
     return head;
 }
 
-Result<BitmapView> decode_bitmap(ByteView payload) {
+Result<BitmapView> decode_bitmap(ByteView payload, const char* name) {
     BytesReader reader(payload);
     const auto offset = reader.number<std::uint64_t>();
     const ByteView words = reader.rest();
-    if (!reader.ok() || words.empty()) return wire_error(WireFault::truncated, "BITMAP");
+    if (!reader.ok() || words.empty()) return wire_error(WireFault::truncated, name);
     if (words.size() % 8 != 0 || words.size() > SMIG_WIRE_BITMAP_CHUNK)
-        return wire_error(WireFault::bad_length, "BITMAP");
+        return wire_error(WireFault::bad_length, name);
     if (offset % 8 != 0 || offset > SMIG_WIRE_MAX_TOP_PFN / 8 ||
         words.size() > SMIG_WIRE_MAX_TOP_PFN / 8 - offset)
-        return wire_error(WireFault::bad_range, "BITMAP");
+        return wire_error(WireFault::bad_range, name);
     return BitmapView{offset, words};
 }
 
-std::array<std::byte, 8> encode_pages_head(std::uint32_t count) {
+std::array<std::byte, 8> encode_pages_head(std::uint32_t count, std::uint32_t flags) {
     std::array<std::byte, 8> head{};
     put_le(head.data(), count);
+    put_le(head.data() + 4, flags);
     return head;
 }
 
@@ -343,7 +380,7 @@ Result<PagesView> decode_pages(ByteView payload, std::span<std::uint64_t> pfns) 
     const auto count = reader.number<std::uint32_t>();
     const auto flags = reader.number<std::uint32_t>();
     if (!reader.ok()) return wire_error(WireFault::truncated, "PAGES");
-    if (flags != 0) return wire_error(WireFault::not_reserved, "PAGES");
+    if ((flags & ~SMIG_WIRE_PAGES_LZ4) != 0) return wire_error(WireFault::not_reserved, "PAGES");
     if (count == 0 || count > SMIG_WIRE_MAX_PAGES) return wire_error(WireFault::bad_count, "PAGES");
     for (std::uint32_t i = 0; i < count; ++i) {
         pfns[i] = reader.number<std::uint64_t>();
@@ -351,9 +388,15 @@ Result<PagesView> decode_pages(ByteView payload, std::span<std::uint64_t> pfns) 
             return wire_error(WireFault::bad_range, "PAGES: page numbers must ascend and be below the top");
     }
     const ByteView data = reader.rest();
+    if ((flags & SMIG_WIRE_PAGES_LZ4) != 0) {
+        if (!reader.ok() || data.empty()) return wire_error(WireFault::truncated, "PAGES");
+        // A block that saves nothing is sent as it is.
+        if (data.size() >= count * kPageBytes) return wire_error(WireFault::bad_length, "PAGES");
+        return PagesView{count, true, data};
+    }
     if (!reader.ok() || data.size() < count * kPageBytes) return wire_error(WireFault::truncated, "PAGES");
     if (data.size() > count * kPageBytes) return wire_error(WireFault::trailing, "PAGES");
-    return PagesView{count, data};
+    return PagesView{count, false, data};
 }
 
 Bytes encode_zeros(std::span<const smig_wire_range> ranges) {

@@ -56,20 +56,24 @@ Result<Failure> decode_failure(ByteView payload);
 // What comes from a peer and goes to a terminal: control characters become '?', line ends stay.
 [[nodiscard]] std::string printable(std::string_view text);
 
-// BITMAP.  The words are little-endian, 8 bytes each, and lie in the payload.
+// BITMAP and VACANT; `name` is for errors.  The words are little-endian, 8 bytes each, and lie in the
+// payload.
 struct BitmapView {
     std::uint64_t offset = 0;  // bytes, a multiple of 8
     ByteView words;            // a positive multiple of 8 bytes
 };
 [[nodiscard]] std::array<std::byte, 8> encode_bitmap_head(std::uint64_t offset);
-Result<BitmapView> decode_bitmap(ByteView payload);
+Result<BitmapView> decode_bitmap(ByteView payload, const char* name = "BITMAP");
 
-// PAGES.  page numbers below SMIG_WIRE_MAX_TOP_PFN, each once; `data` is count pages, in the payload.
+// PAGES.  page numbers below SMIG_WIRE_MAX_TOP_PFN, each once; `data` lies in the payload: count pages, or a
+// shorter LZ4 block, not looked at yet.
 struct PagesView {
     std::uint32_t count = 0;
+    bool lz4 = false;
     ByteView data;
 };
-[[nodiscard]] std::array<std::byte, 8> encode_pages_head(std::uint32_t count);
+// `flags`: 0 or SMIG_WIRE_PAGES_LZ4.
+[[nodiscard]] std::array<std::byte, 8> encode_pages_head(std::uint32_t count, std::uint32_t flags = 0);
 // `pfns` has room for SMIG_WIRE_MAX_PAGES; the first `count` are filled, strictly ascending.
 Result<PagesView> decode_pages(ByteView payload, std::span<std::uint64_t> pfns);
 

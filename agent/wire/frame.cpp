@@ -31,23 +31,24 @@ constexpr TypeRow kTypes[] = {
     {"CLOCK_ASK", {16, 16}},
     {"CLOCK", {16, 16}},
     {"LAND", {24, 24}},
-    {"LANDED", {16, 16}},
+    {"LANDED", {24, 24}},
     {"IMAGE", {264, 264}},
     {"BITMAP", {16, 8 + SMIG_WIRE_BITMAP_CHUNK}},
-    {"PAGES", {8 + 8 + 4096, 8 + SMIG_WIRE_MAX_PAGES * (8 + 4096)}},
+    {"PAGES", {8 + 8 + 1, 8 + SMIG_WIRE_MAX_PAGES * (8 + 4096)}},
     {"ZEROS", {8 + 16, 8 + SMIG_WIRE_MAX_RANGES * 16}},
     {"IMAGE_END", {24, 24}},
     {"READY", {24, 24}},
     {"JUMP", {0, 0}},
     {"FAILED", {8, 8 + kFailedTextLimit}},
     {"ALIVE", {48, 48}},
-    {"GO", {456, 456}},
+    {"GO", {704, 704}},
     {"VOID", {32, 32}},
     {"WAIT", {32, 32}},
     {"RELEASED", {32, 32}},
     {"ABORT", {8, 8 + kFailedTextLimit}},
+    {"VACANT", {16, 8 + SMIG_WIRE_BITMAP_CHUNK}},
 };
-static_assert(std::size(kTypes) == SMIG_WIRE_ABORT);
+static_assert(std::size(kTypes) == SMIG_WIRE_VACANT);
 static_assert(std::ranges::all_of(kTypes, [](const TypeRow& row) {
     return row.limits.most <= SMIG_WIRE_MAX_PAYLOAD;
 }));

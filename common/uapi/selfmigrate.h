@@ -32,7 +32,7 @@
 #include <linux/ioctl.h>
 #include <linux/types.h>
 
-#define SMIG_ABI_VERSION 1
+#define SMIG_ABI_VERSION 2
 #define SMIG_DEVICE_NAME "selfmigrate"
 
 /* What the module is doing; SMIG_IOC_STATUS reports it. */
@@ -42,7 +42,7 @@ enum smig_state {
 	SMIG_STATE_CAPTURED,	/* source: guest frozen and fenced, image readable; still ours */
 	SMIG_STATE_GIVEN,	/* source: committed; never runs the guest again */
 	SMIG_STATE_TARGET,	/* begun on the target; landing environment runs */
-	SMIG_STATE_LANDED,	/* target: frames held, image header known, pages may be placed */
+	SMIG_STATE_LANDED,	/* target: frames held, vacant ones known, pages may be placed */
 	SMIG_STATE_CLONE,	/* after the jump: guest frozen and fenced, waits for go */
 };
 
@@ -55,6 +55,7 @@ enum smig_step {
 	SMIG_STEP_SUSPEND_NOIRQ,
 	SMIG_STEP_CPUS_OFF,
 	SMIG_STEP_SYSCORE_SUSPEND,
+	SMIG_STEP_FIND,			/* source: what changed since it was last read */
 	SMIG_STEP_COPY,			/* source: changed kernel pages into the shadow */
 	SMIG_STEP_JUMP,			/* target: page copies of the trampoline */
 	SMIG_STEP_RESTORE_CPU,		/* clone: registers, MTRRs, scheduler clock */
@@ -177,17 +178,53 @@ struct smig_census {
 /*
  * Get the memory a stop needs, before anything is frozen (SOURCE).  May reclaim
  * clean cache, never kills.  `spare_pages`: frames that must hold nothing of the
- * guest at the capture, the shadow included, so that the target has room for
- * its landing environment.  ENOMEM: nothing was kept.
+ * guest from now to the capture, the shadow included, so that the target has
+ * room for its landing environment; `vacant_bitmap` names them.  Called again it
+ * only adds to what is held.  ENOMEM: nothing was added.
  */
 struct smig_prepare {
 	__u32 size;
 	__u32 flags;
 	__u64 spare_pages;		/* in */
 	__u64 extra_shadow_pages;	/* in: above the module's own estimate */
+	__u64 vacant_bitmap;		/* in: buffer of top_pfn bits, or 0; filled */
+	__u64 vacant_bitmap_bytes;	/* in: its length, a multiple of 8 */
 	__u64 shadow_pages;		/* out: held */
 	__u64 needed_pages;		/* out: shadow and spare together */
 	__u64 available_pages;		/* out: what could be had */
+};
+
+/*
+ * Follow every change of memory from now on (SOURCE), so that pages can be sent
+ * while the guest runs; with SMIG_TRACK_OFF no more.  Following ends by itself
+ * when the move does.  EOPNOTSUPP: this kernel's own mappings cannot be split.
+ */
+#define SMIG_TRACK_OFF 1
+#define SMIG_TRACK_VERIFY 2	/* take down what SMIG_CAPTURE_VERIFY needs */
+#define SMIG_TRACK_HASH 4	/* trust no page table: every pass reads all, the stop hashes all */
+struct smig_track {
+	__u32 size;
+	__u32 flags;
+	__u64 split_leaves;		/* out: large leaves of kernel page tables split up */
+	__u64 split_us;			/* out */
+};
+
+/*
+ * Begin the next pass (SOURCE, tracking): what changed up to now becomes what is
+ * to be read, and counts as unchanged from here on.  READ then gives contents.
+ */
+struct smig_pass {
+	__u32 size;
+	__u32 flags;
+	__u64 bitmap;			/* in: buffer of top_pfn bits; filled: frames to read */
+	__u64 bitmap_bytes;		/* in: its length, a multiple of 8 */
+	__u64 pages;			/* out: its set bits */
+	__u64 changed_pages;		/* out: of these, read before and changed since */
+	__u64 in_use_pages;		/* out: frames that are not free */
+	__u64 number;			/* out: 1, 2, ... */
+	__u64 kernel_us;		/* out: harvest of the kernel's page tables */
+	__u64 user_us;			/* out: harvest and protection of the processes' */
+	__u64 user_ptes;		/* out: entries that were protected */
 };
 
 /* What the target's kernel must know to jump; opaque to the agents, sent as is. */
@@ -212,7 +249,13 @@ struct smig_image_header {
  * on the target with role SMIG_ROLE_TARGET (state CLONE), `handover` holding
  * what the target's agent left there.  The calling thread must be the only one
  * of its process, with all memory locked.  On error everything is undone.
+ *
+ * Without TRACK everything of the image must be sent.  With it `send_bitmap`
+ * leaves out what was read and has not changed since.  SMIG_CAPTURE_VERIFY hashes
+ * also those pages, counts as missed what changed unnoticed, and has it sent; it
+ * needs SMIG_TRACK_VERIFY.
  */
+#define SMIG_CAPTURE_VERIFY 1
 struct smig_capture {
 	__u32 size;
 	__u32 flags;
@@ -231,23 +274,38 @@ struct smig_capture {
 	__u64 placed_direct;		/* out, clone: pages written straight to their frame */
 	__u64 placed_copied;		/* out, clone: pages the trampoline had to copy */
 	struct smig_image_header header;	/* out */
+	__u64 send_bitmap;		/* in: like image_bitmap; filled: what must be sent */
+	__u64 send_bitmap_bytes;	/* in: its length, a multiple of 8 */
+	__u64 send_pages;		/* out: its set bits */
+	__u64 same_pages;		/* out: suspected, but hashed as when they were read */
+	__u64 missed_pages;		/* out, VERIFY: changed unnoticed */
+	__u64 verified_pages;		/* out, VERIFY: believed unchanged and hashed */
+	__u64 find_kernel_us;		/* out: scan of the kernel's page tables */
+	__u64 find_user_us;		/* out: scan of the processes' page tables */
+	__u64 send_by_class[SMIG_CLASS_SLOTS];	/* out */
 };
 
 /*
- * Read pages of the captured image (CAPTURED, GIVEN).  pfns[i] becomes the page
- * at data + k * 4096, k counting the pages that are not all-zero; status[i] says
- * which.  One call serves up to SMIG_MAX_BATCH pages.
+ * Read pages: of the captured image (CAPTURED, GIVEN), or, in a pass, of the
+ * running guest (SOURCE, tracking).  pfns[i] becomes the page at data + k * 4096,
+ * k counting the pages whose status[i] is SMIG_PAGE_DATA.  With data 0 the pages
+ * lie in the module's buffer, which mmap() of the device at offset 0 shows
+ * (SMIG_BUFFER_PAGES pages, read-only, MAP_SHARED); nr is at most that then.
  */
 #define SMIG_PAGE_DATA 1
 #define SMIG_PAGE_ZERO 2
+#define SMIG_PAGE_SAME 3	/* pass: as it was read before */
+#define SMIG_PAGE_FREE 4	/* pass: not in use any more */
+#define SMIG_PAGE_LATER 5	/* pass: cannot be read now, comes again */
+#define SMIG_BUFFER_PAGES 256
 struct smig_read {
 	__u32 size;
 	__u32 flags;
 	__u64 pfns;			/* in: __u64[nr] */
 	__u64 status;			/* out: __u8[nr] */
-	__u64 data;			/* out: up to nr * 4096 bytes */
+	__u64 data;			/* in: room for nr * 4096 bytes, or 0 */
 	__u32 nr;			/* in */
-	__u32 nr_data;			/* out: pages written to data */
+	__u32 nr_data;			/* out: pages with data */
 };
 
 /* COMMIT, source: the guest is the target's; closing never thaws again (CAPTURED -> GIVEN). */
@@ -285,9 +343,22 @@ struct smig_land {
 	__u64 reserve_pages;		/* in: keep free above the watermarks; 0 = default */
 	__u64 held_pages;		/* out */
 	__u64 footprint_pages;		/* out: ram_pages - held_pages */
+	__u64 vacant_pages;		/* out: so many frames suffice for VACANT */
 };
 
-/* Target: what will come (TARGET or LANDED -> LANDED; forgets pages placed before). */
+/*
+ * Target: frames that will not be part of the image (TARGET or LANDED -> LANDED).
+ * Forgets pages placed before.  Those that are held here take pages whose own
+ * frame is not: they must suffice for all (ENOSPC otherwise).
+ */
+struct smig_vacant {
+	__u32 size;
+	__u32 flags;
+	__u64 bitmap;			/* in: top_pfn bits, 64-bit words */
+	__u64 bitmap_bytes;
+};
+
+/* Target: which frames the image has (LANDED).  Pages placed before stay placed. */
 struct smig_image {
 	__u32 size;
 	__u32 flags;
@@ -299,8 +370,8 @@ struct smig_image {
 /*
  * Target: put pages where the jump finds them (LANDED).  data holds nr pages in
  * order of pfns; with SMIG_PLACE_ZERO data is ignored and the frames are zeroed.
- * A page placed twice keeps the newer contents.  Pages never placed make JUMP
- * fail with ENODATA.
+ * A page placed twice keeps the newer contents.  Pages of the image that were
+ * never placed make JUMP fail with ENODATA.
  */
 #define SMIG_PLACE_ZERO 1
 struct smig_place {
@@ -343,10 +414,13 @@ struct smig_jump {
 #define SMIG_IOC_VERIFY	_IO(SMIG_IOC_TYPE, 0x14)	/* struct smig_plain */
 #define SMIG_IOC_COMMIT	_IO(SMIG_IOC_TYPE, 0x15)	/* struct smig_plain */
 #define SMIG_IOC_THAW	_IO(SMIG_IOC_TYPE, 0x16)	/* struct smig_plain */
+#define SMIG_IOC_TRACK	_IO(SMIG_IOC_TYPE, 0x17)	/* struct smig_track */
+#define SMIG_IOC_PASS	_IO(SMIG_IOC_TYPE, 0x18)	/* struct smig_pass */
 #define SMIG_IOC_LAND	_IO(SMIG_IOC_TYPE, 0x20)	/* struct smig_land */
 #define SMIG_IOC_IMAGE	_IO(SMIG_IOC_TYPE, 0x21)	/* struct smig_image */
 #define SMIG_IOC_PLACE	_IO(SMIG_IOC_TYPE, 0x22)	/* struct smig_place */
 #define SMIG_IOC_JUMP	_IO(SMIG_IOC_TYPE, 0x23)	/* struct smig_jump */
+#define SMIG_IOC_VACANT	_IO(SMIG_IOC_TYPE, 0x24)	/* struct smig_vacant */
 #define SMIG_IOC_RELEASE	_IO(SMIG_IOC_TYPE, 0x30)	/* struct smig_release */
 
 /*

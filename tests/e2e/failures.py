@@ -33,6 +33,7 @@ class Phase:
 PHASES = (
     Phase("source-checking", paused=True),
     Phase("source-landing"),
+    Phase("source-passing"),
     Phase("source-stopping"),
     Phase("source-sending", frozen=True),
     Phase("source-awaiting-ready", frozen=True),

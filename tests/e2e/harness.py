@@ -48,13 +48,17 @@ def expect(condition: object, text: str) -> None:
         raise Failed(text)
 
 
+def logs_of(one: Test) -> Path:
+    return LOGS / one.name.replace(" ", "-").replace(",", "").replace(";", "").replace("/", "-")
+
+
 def _alarm(*_: Any) -> None:
     raise OutOfTime()
 
 
 def run(one: Test) -> str | None:
     """None when it passed, else why not."""
-    logs = LOGS / one.name.replace(" ", "-").replace(",", "").replace("/", "-")
+    logs = logs_of(one)
     shutil.rmtree(logs, ignore_errors=True)
     logs.mkdir(parents=True)
     signal.signal(signal.SIGALRM, _alarm)
@@ -92,6 +96,6 @@ def run_all(wanted: list[Test]) -> int:
             failed.append(one.name)
             for line in reason.splitlines()[-40:]:
                 print(f"          {line}", flush=True)
-            print(f"          logs: {LOGS / one.name.replace(' ', '-')}", flush=True)
+            print(f"          logs: {logs_of(one)}", flush=True)
     print(f"{len(wanted) - len(failed)} passed, {len(failed)} failed")
     return 1 if failed else 0

@@ -123,7 +123,7 @@ TEST_CASE("a captured guest stands still, its image is whole, and a thaw lets it
     CHECK(captured.has(captured.answer.header.handover_pfn));
     CHECK(captured.has(captured.answer.header.resume_pa >> 12));
     CHECK(captured.has(captured.answer.header.cr3 >> 12));
-    CHECK(captured.answer.pages[SMIG_CLASS_OWN] == captured.answer.shadow_pages);
+    CHECK(captured.answer.pages[SMIG_CLASS_OWN] >= captured.answer.shadow_pages);
     CHECK(captured.answer.pages[SMIG_CLASS_FREE] > 0);
 
     std::vector<uint64_t> page(512), pfns{known};

@@ -69,6 +69,17 @@ struct TinyImage {
     }
 };
 
+// Frames that will stay empty: all but those of the image, or none.
+int vacant(const Device& device, const TinyImage& tiny, bool all = true) {
+    std::vector<uint64_t> bits(tiny.bitmap.size());
+    for (size_t i = 0; all && i < bits.size(); i++) bits[i] = ~tiny.bitmap[i];
+    smig_vacant argument{};
+    argument.size = sizeof argument;
+    argument.bitmap = reinterpret_cast<uint64_t>(bits.data());
+    argument.bitmap_bytes = bits.size() * 8;
+    return device.call(SMIG_IOC_VACANT, argument);
+}
+
 int land(const Device& device) {
     smig_land argument{};
     argument.size = sizeof argument;
@@ -94,8 +105,10 @@ TEST_CASE("an image header that contradicts this machine or its bitmap is EILSEQ
     TinyImage tiny;
     Device device;
     REQUIRE(device.begin(SMIG_ROLE_TARGET) == 0);
-    CHECK(device.call(SMIG_IOC_IMAGE, tiny.image) == EBADFD);  // LAND comes first
+    CHECK(vacant(device, tiny) == EBADFD);  // LAND comes first
     REQUIRE(land(device) == 0);
+    CHECK(device.call(SMIG_IOC_IMAGE, tiny.image) == EBADFD);  // then VACANT
+    REQUIRE(vacant(device, tiny) == 0);
 
     const auto wrong = [&](auto change) {
         smig_image image = tiny.image;
@@ -126,24 +139,57 @@ TEST_CASE("an image header that contradicts this machine or its bitmap is EILSEQ
     outside.set(0xa0);  // the hole below 1 MiB is never System RAM
     outside.image.header.image_pages++;
     CHECK(device.call(SMIG_IOC_IMAGE, outside.image) == EILSEQ);
+    TinyImage occupied = tiny;
+    occupied.image.image_bitmap = reinterpret_cast<uint64_t>(occupied.bitmap.data());
+    occupied.set(tiny.pfn_outside());  // was to stay empty
+    occupied.image.header.image_pages++;
+    CHECK(device.call(SMIG_IOC_IMAGE, occupied.image) == EILSEQ);
 
     CHECK(device.call(SMIG_IOC_IMAGE, tiny.image) == 0);
     CHECK(device.state() == SMIG_STATE_LANDED);
 }
 
-TEST_CASE("an image that does not fit beside the landing environment is ENOSPC") {
+TEST_CASE("a source that keeps too few frames empty is ENOSPC, one that keeps those of LAND is not") {
+    TinyImage tiny;
+    Device device;
+    REQUIRE(device.begin(SMIG_ROLE_TARGET) == 0);
+    smig_land argument{};
+    argument.size = sizeof argument;
+    REQUIRE(device.call(SMIG_IOC_LAND, argument) == 0);
+    CHECK(vacant(device, tiny, false) == ENOSPC);
+    CHECK(device.state() == SMIG_STATE_TARGET);
+    const smig_info info = device.info();
+    // whichever they are: the lowest, then the highest
+    for (const bool lowest : {true, false}) {
+        std::vector<uint64_t> frames, bits(tiny.bitmap.size());
+        for (uint32_t r = 0; r < info.nr_ranges; r++)
+            for (uint64_t i = 0; i < info.ranges[r].count; i++) frames.push_back(info.ranges[r].start + i);
+        if (!lowest) std::reverse(frames.begin(), frames.end());
+        REQUIRE(argument.vacant_pages < frames.size());
+        for (uint64_t i = 0; i < argument.vacant_pages; i++) bits[frames[i] / 64] |= 1ULL << (frames[i] % 64);
+        smig_vacant empty{};
+        empty.size = sizeof empty;
+        empty.bitmap = reinterpret_cast<uint64_t>(bits.data());
+        empty.bitmap_bytes = bits.size() * 8;
+        CHECK(device.call(SMIG_IOC_VACANT, empty) == 0);
+        empty.bitmap_bytes -= 8;
+        CHECK(device.call(SMIG_IOC_VACANT, empty) == EINVAL);
+    }
+}
+
+TEST_CASE("pages may come before the image is known, and again when they have changed") {
     TinyImage tiny;
     Device device;
     REQUIRE(device.begin(SMIG_ROLE_TARGET) == 0);
     REQUIRE(land(device) == 0);
-    const smig_info info = device.info();
-    uint64_t pages = 0;
-    for (uint32_t r = 0; r < info.nr_ranges; r++)
-        for (uint64_t pfn = info.ranges[r].start; pfn < info.ranges[r].start + info.ranges[r].count;
-             pfn++, pages++)
-            tiny.set(pfn);
-    tiny.image.header.image_pages = pages;
-    CHECK(device.call(SMIG_IOC_IMAGE, tiny.image) == ENOSPC);
+    REQUIRE(vacant(device, tiny) == 0);
+    CHECK(tiny.place(device, {tiny.pfn_outside()}) == EINVAL);  // was to stay empty
+    REQUIRE(tiny.place(device, tiny.pfns) == 0);
+    CHECK(jump(device) == ENODATA);
+    REQUIRE(device.call(SMIG_IOC_IMAGE, tiny.image) == 0);
+    CHECK(tiny.place(device, {tiny.pfns[0]}) == 0);
+    fail_at(SMIG_STEP_NOTIFY);
+    CHECK(jump(device) == EIO);  // complete: it got as far as the first step
 }
 
 TEST_CASE("pages outside the image are EINVAL, an incomplete image does not jump") {
@@ -152,6 +198,7 @@ TEST_CASE("pages outside the image are EINVAL, an incomplete image does not jump
     REQUIRE(device.begin(SMIG_ROLE_TARGET) == 0);
     REQUIRE(land(device) == 0);
     CHECK(tiny.place(device, tiny.pfns) == EBADFD);
+    REQUIRE(vacant(device, tiny) == 0);
     REQUIRE(device.call(SMIG_IOC_IMAGE, tiny.image) == 0);
     CHECK(jump(device) == ENODATA);
     CHECK(tiny.place(device, {tiny.pfn_outside()}) == EINVAL);
@@ -172,8 +219,9 @@ TEST_CASE("a failure at any step of the jump is named and undone, and the image 
     REQUIRE(device.begin(SMIG_ROLE_TARGET) == 0);
     REQUIRE(land(device) == 0);
     for (uint32_t step = SMIG_STEP_NOTIFY; step <= SMIG_STEP_JUMP; step++) {
-        if (step == SMIG_STEP_COPY) continue;  // the source's
+        if (step == SMIG_STEP_FIND || step == SMIG_STEP_COPY) continue;  // the source's
         CAPTURE(step);
+        REQUIRE(vacant(device, tiny) == 0);
         REQUIRE(device.call(SMIG_IOC_IMAGE, tiny.image) == 0);
         REQUIRE(tiny.place(device, tiny.pfns) == 0);
         fail_at(step);

@@ -35,7 +35,7 @@ def arguments() -> argparse.Namespace:
         default=1,
         help="one for everything, or one for the service and one for the migration",
     )
-    parser.add_argument("--mode", default="stop-copy", metavar="M[,M…]", help=f"of: {', '.join(stage.MODES)}")
+    parser.add_argument("--mode", default="precopy", metavar="M[,M…]", help=f"of: {', '.join(stage.MODES)}")
     parser.add_argument("--runs", type=int, default=1, metavar="N", help="of every mode, interleaved")
     parser.add_argument("--workload", choices=workload.KINDS, default="redis")
     parser.add_argument(
@@ -53,6 +53,11 @@ def arguments() -> argparse.Namespace:
         help="what writer and reader touch (default %(default)s)",
     )
     parser.add_argument("--guest", choices=("small",), default="small")
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="in the stop, hash every page believed unchanged; one that did change fails the run",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="an array, one object a run")
     parser.add_argument(
         "--keep-logs", type=Path, metavar="DIR", help="keeps consoles and traces of every run there"
@@ -97,7 +102,8 @@ def main() -> int:
             if len(wanted) > 1:
                 teller.step(f"── run {run} of {given.runs}, {mode}")
             logs = setup.logs_folder(given.keep_logs or OUT / "runs", mode)
-            outcome = stage.run(plan, mode, kind, logs, teller.step, teller.quote)
+            options = ("--verify",) if given.verify and mode != "stop-copy" else ()
+            outcome = stage.run(plan, mode, kind, logs, teller.step, teller.quote, *options)
             outcomes.append(outcome)
             if outcome.moved and not given.keep_logs:
                 shutil.rmtree(logs)

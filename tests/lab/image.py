@@ -5,6 +5,7 @@ Small on purpose: the frames a guest uses decide how long a run takes.
 """
 
 import hashlib
+import io
 import lzma
 import os
 import shutil
@@ -28,6 +29,10 @@ MODULES = (
     "crc32c_generic",
     "crct10dif_generic",
     "crc64_rocksoft_generic",
+    # for the load of the module's tests
+    "dummy",
+    "zram",
+    "lzo_rle",
 )
 GUEST_PROGRAMS = ("udp_echo", "commands", "ticker", "pages", "clocks", "assassin")
 KEY = OUT / "ssh_key"
@@ -183,4 +188,16 @@ def small(kernel: Kernel, agent: Path | None, module: Path | None) -> Path:
     with open(image, "wb") as out:
         cpio.write(root.folder, out)
     stamp.write_text(inputs)
+    return image
+
+
+def with_program(guest: Path, program: Path, folder: Path) -> Path:
+    """A guest image with one more program, made in `folder`: an initramfs may be several archives, one after the other."""
+    root = folder / "extra"
+    (root / "usr/bin").mkdir(parents=True)
+    shutil.copy(program, root / "usr/bin")
+    more = io.BytesIO()
+    cpio.write(root, more)
+    image = folder / "guest.cpio"
+    image.write_bytes(guest.read_bytes() + more.getvalue())
     return image

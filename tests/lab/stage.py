@@ -13,13 +13,26 @@ from .observers import TapWatch
 from .setup import Plan, Setup
 from .workload import Kind, Workload
 
-MODES = ("stop-copy",)
+MODES = ("precopy", "stop-copy")
 REPORT = "/run/move.json"
 MOVE_TIMEOUT_S = 300
 WARM_S = 2.0  # watched before the move
 SETTLE_S = 3.0  # and after it
 MEASURED = ("udp_gap_ms", "tcp_gap_ms", "blackout_ms", "bytes_sent")
-FROM_REPORT = ("total_ms", "pages_in_use", "pages_zero", "pages_sent", "stop_image_pages", "stop_phases_ms")
+FROM_REPORT = (
+    "total_ms",
+    "pages_in_use",
+    "pages_zero",
+    "pages_sent",
+    "stop_image_pages",
+    "stop_image_by_class",
+    "stop_phases_ms",
+    "passes",
+    "pass_ms",
+    "stop_reason",
+    "missed_pages",
+    "verified_pages",
+)
 
 Tell = Callable[[str], None]
 
@@ -51,13 +64,18 @@ def _figures(plan: Plan, mode: str, kind: Kind) -> dict[str, Any]:
     }
 
 
-def run(plan: Plan, mode: str, kind: Kind, logs: Path, tell: Tell, quote: Tell) -> Outcome:
-    """Stages one move.  `tell` gets what the lab does, `quote` what `selfmigrate to` prints in the guest."""
+def run(
+    plan: Plan, mode: str, kind: Kind, logs: Path, tell: Tell, quote: Tell, *options: str
+) -> Outcome:
+    """Stages one move.  `tell` gets what the lab does, `quote` what `selfmigrate to` prints in the guest.
+
+    `options` are more of `selfmigrate to`.  Pages that changed unnoticed make a run that looks for them fail.
+    """
     outcome = Outcome(_figures(plan, mode, kind))
     try:
         with Setup(plan, logs) as setup:
             try:
-                _run(setup, outcome, mode, kind, tell, quote)
+                _run(setup, outcome, mode, kind, tell, quote, options)
             finally:
                 if outcome.reasons or not outcome.report:
                     for machine in setup.machines:
@@ -69,7 +87,15 @@ def run(plan: Plan, mode: str, kind: Kind, logs: Path, tell: Tell, quote: Tell) 
     return outcome
 
 
-def _run(setup: Setup, outcome: Outcome, mode: str, kind: Kind, tell: Tell, quote: Tell) -> None:
+def _run(
+    setup: Setup,
+    outcome: Outcome,
+    mode: str,
+    kind: Kind,
+    tell: Tell,
+    quote: Tell,
+    options: tuple[str, ...],
+) -> None:
     plan = setup.plan
     tell(
         f"booting the source: {plan.vcpus} vCPU, {plan.memory_mib} MiB, kernel {setup.built.kernel.release}, "
@@ -109,8 +135,9 @@ def _run(setup: Setup, outcome: Outcome, mode: str, kind: Kind, tell: Tell, quot
 
     before = tap.count()
     began_ns = time.monotonic_ns()
-    tell(f"in the guest: selfmigrate to {setup.stay(2)} --mode {mode}")
-    session = setup.move(2, "--mode", mode, "--keep-source", "--json", REPORT, told=quote)
+    given = ("--mode", mode, *options)
+    tell(f"in the guest: selfmigrate to {setup.stay(2)} {' '.join(given)}")
+    session = setup.move(2, *given, "--keep-source", "--json", REPORT, told=quote)
     status = session.wait(MOVE_TIMEOUT_S)
     after = tap.count()
     if status != 0:
@@ -143,6 +170,8 @@ def _run(setup: Setup, outcome: Outcome, mode: str, kind: Kind, tell: Tell, quot
     outcome.reasons += workload.reasons + complaints
     if outcome.report.get("verdict") != "moved":
         outcome.reasons.append(f"the report's verdict is {outcome.report.get('verdict')}")
+    if outcome.report.get("missed_pages"):
+        outcome.reasons.append(f"{outcome.report['missed_pages']} pages had changed unnoticed")
     outcome.figures.update({key: outcome.report.get(key) for key in FROM_REPORT})
     outcome.figures.update(
         {

@@ -35,6 +35,8 @@ COLUMNS = (
     ("in use", "pages_in_use", "{:,.0f} pages"),
     ("zero", "pages_zero", "{:,.0f}"),
     ("pages sent", "pages_sent", "{:,.0f}"),
+    ("in the stop", "stop_image_pages", "{:,.0f}"),
+    ("passes", "passes", "{:.0f}"),
 )
 
 

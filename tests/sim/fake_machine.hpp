@@ -2,7 +2,9 @@
 // A machine with a module, in memory that forked processes share: what the module would do, without a kernel.
 //
 // It keeps the module's promises: closing the owner's file (or the death of its process) before commit undoes
-// everything, GIVEN and CLONE stay, an image must be whole before a jump.
+// everything, GIVEN and CLONE stay, an image must be whole before a jump.  Its guest writes to memory
+// whenever a pass begins and before it is stopped, also to pages that were all-zero or free: a page that a
+// pass forgot, or that arrived in the wrong order, differs in the end.
 #pragma once
 
 #include <array>
@@ -32,6 +34,11 @@ struct FakeMachine {
     std::atomic<bool> corrupt{false};         // lose a byte of a page when it is placed
     std::atomic<std::uint32_t> fail_step{0};  // CAPTURE or JUMP fails here (enum smig_step + 1)
     std::atomic<int> flows_set{0};
+    std::atomic<std::uint64_t> restless_pages{200};  // the guest changes so many between two looks
+    std::atomic<std::uint64_t> passes{0};
+    std::atomic<bool> tracking{false};
+    std::array<std::atomic<bool>, kFakeTop> vacant{};
+    std::array<std::atomic<bool>, kFakeTop> to_read{};  // changed since READ gave it, or never read
     std::array<std::atomic<bool>, kFakeTop> in_image{};
     std::array<std::atomic<bool>, kFakeTop> placed{};
     std::array<std::array<std::byte, kPageBytes>, kFakeTop> pages{};

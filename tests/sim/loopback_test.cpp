@@ -20,6 +20,7 @@
 #include "agent/peer/clone.hpp"
 #include "agent/peer/receiver.hpp"
 #include "agent/source/agent_process.hpp"
+#include "agent/source/order_socket.hpp"
 #include "tests/sim/fake_machine.hpp"
 
 using namespace smig;
@@ -44,6 +45,9 @@ struct Setup {
     std::vector<std::string> refusals;
     std::int64_t alive_ms = 20'000;
     bool target_agrees = true;
+    TransferOptions transfer;
+    std::string order_socket;
+    std::string last_move;
 };
 
 // Two fake machines and the processes that move a guest from one to the other.
@@ -79,6 +83,9 @@ public:
             options.limits.alive = setup_.alive_ms;
             options.holds = holds(setup_.source_holds);
             options.insecure = true;
+            options.transfer = setup_.transfer;
+            options.order_socket = setup_.order_socket;
+            options.last_move = setup_.last_move;
             options.started_ns = mono_ns();
             options.plan = []() -> Result<NetworkPlan> {
                 NetworkPlan plan;
@@ -108,8 +115,8 @@ public:
         ::kill(owner, SIGKILL);
     }
 
-    void cancel() {
-        const std::string line = "{\"cancel\":true}\n";
+    void cancel() { order("{\"cancel\":true}\n"); }
+    void order(const std::string& line) {
         REQUIRE(::send(client_, line.data(), line.size(), MSG_NOSIGNAL) > 0);
     }
 
@@ -257,6 +264,20 @@ void check_moved(World& world) {
     CHECK(differing_pages(world.source(), world.target()) == 0);
 }
 
+// Passes that take a while: a capped rate, and no end of them.
+TransferOptions slow_passes() {
+    TransferOptions transfer;
+    transfer.bandwidth_bytes_per_s = 4'000'000;
+    transfer.passes.downtime_limit_ms = 0;
+    transfer.compress = Compress::off;
+    return transfer;
+}
+
+std::string own_path(const char* name) {
+    return (std::filesystem::temp_directory_path() / (std::string(name) + std::to_string(::getpid())))
+        .string();
+}
+
 void check_rolled_back(World& world, const std::string& reason) {
     const nlohmann::json report = world.verdict();
     CHECK(report["verdict"] == "rolled-back");
@@ -277,7 +298,9 @@ TEST_CASE("a guest moves, page for page, and the source powers off") {
 }
 
 TEST_CASE("what the source measured reaches the clone's report") {
-    World world({});
+    Setup setup;
+    setup.transfer.compress = Compress::off;
+    World world(setup);
     world.start_source();
     const MoveOutcome outcome = world.clone_outcome();
     CHECK(outcome.sent.data_pages > 0);
@@ -389,4 +412,144 @@ TEST_CASE("the stop process dies while the clone wakes: the supervisor answers V
     check_rolled_back(world, "stop process died");
     CHECK(world.eventually([&] { return world.target().reset.load(); }));
     CHECK_FALSE(world.target().released);
+}
+
+TEST_CASE("stop-copy: no pass, and everything goes in the stop") {
+    Setup setup;
+    setup.transfer.precopy = false;
+    World world(setup);
+    world.start_source();
+    const MoveOutcome outcome = world.clone_outcome();
+    CHECK(outcome.verdict == Verdict::moved);
+    CHECK(outcome.sent.passes == 0);
+    CHECK(outcome.sent.stop_reason == SMIG_STOP_NO_PASSES);
+    CHECK(outcome.sent.send_pages == outcome.sent.image_pages);
+    CHECK(outcome.sent.data_pages + outcome.sent.zero_pages == outcome.sent.image_pages);
+    CHECK(world.source().passes == 0);
+    CHECK(differing_pages(world.source(), world.target()) == 0);
+}
+
+TEST_CASE("precopy: passes bring nearly all, the stop what changed last, and nothing is missed") {
+    Setup setup;
+    setup.transfer.passes.downtime_limit_ms = 0;
+    setup.transfer.passes.max_passes = 4;
+    World world(setup);
+    world.start_source();
+    const MoveOutcome outcome = world.clone_outcome();
+    CHECK(outcome.verdict == Verdict::moved);
+    CHECK(outcome.sent.passes >= 2);
+    CHECK(outcome.sent.passes <= 4);
+    CHECK(outcome.sent.pass_data_pages > 1000);
+    CHECK(outcome.sent.pass_same_pages > 0);
+    CHECK(outcome.sent.send_pages < outcome.sent.image_pages / 4);
+    CHECK(outcome.sent.data_pages <= outcome.sent.send_pages);
+    CHECK(differing_pages(world.source(), world.target()) == 0);
+}
+
+TEST_CASE("a guest of which all fits the limit is stopped after one pass") {
+    World world({});
+    world.start_source();
+    const MoveOutcome outcome = world.clone_outcome();
+    CHECK(outcome.verdict == Verdict::moved);
+    CHECK(outcome.sent.passes == 1);
+    CHECK(outcome.sent.stop_reason == SMIG_STOP_WITHIN_LIMIT);
+    CHECK(differing_pages(world.source(), world.target()) == 0);
+}
+
+TEST_CASE("packed pages, in passes and in the stop") {
+    Setup setup;
+    setup.transfer.compress = Compress::on;
+    World world(setup);
+    world.start_source();
+    check_moved(world);
+}
+
+TEST_CASE("cancelled in a pass: the guest is never stopped, and the target is free again") {
+    Setup setup;
+    setup.transfer = slow_passes();
+    World world(setup);
+    world.start_source();
+    CHECK(world.eventually([&] { return world.source().passes > 0; }));
+    world.cancel();
+    check_rolled_back(world, "cancelled");
+    CHECK_FALSE(world.source().ever_frozen);
+    CHECK_FALSE(world.source().tracking);
+    CHECK(world.eventually([&] { return world.target().state == SMIG_STATE_IDLE; }));
+}
+
+TEST_CASE("the target dies in a pass: the guest is never stopped") {
+    Setup setup;
+    setup.transfer = slow_passes();
+    World world(setup);
+    world.start_source();
+    CHECK(world.eventually([&] { return world.target().state == SMIG_STATE_LANDED; }));
+    CHECK(world.eventually([&] { return world.source().passes > 0; }));
+    world.kill_target();
+    check_rolled_back(world, "");
+    CHECK_FALSE(world.source().ever_frozen);
+}
+
+TEST_CASE("the stop process dies in a pass: the module undoes, the supervisor tells") {
+    Setup setup;
+    setup.transfer = slow_passes();
+    World world(setup);
+    world.start_source();
+    CHECK(world.eventually([&] { return world.source().passes > 0; }));
+    world.kill_stop_process();
+    check_rolled_back(world, "stop process died");
+    CHECK_FALSE(world.source().ever_frozen);
+}
+
+TEST_CASE("switch-now in a pass: the rest of it goes in the stop") {
+    Setup setup;
+    setup.transfer = slow_passes();
+    World world(setup);
+    world.start_source();
+    CHECK(world.eventually([&] { return world.source().passes > 0; }));
+    world.order("{\"switch_now\":true}\n");
+    const MoveOutcome outcome = world.clone_outcome();
+    CHECK(outcome.verdict == Verdict::moved);
+    CHECK(outcome.sent.stop_reason == SMIG_STOP_ASKED);
+    CHECK(outcome.sent.passes == 1);
+    CHECK(outcome.sent.data_pages > outcome.sent.pass_data_pages / 10);
+    CHECK(differing_pages(world.source(), world.target()) == 0);
+}
+
+TEST_CASE("orders come by the socket, which is gone afterwards, and the last report is kept") {
+    Setup setup;
+    setup.transfer = slow_passes();
+    setup.order_socket = own_path("smig-orders");
+    setup.last_move = own_path("smig-last/move") + ".json";
+    World world(setup);
+    world.start_source();
+    CHECK(world.eventually([&] { return world.source().passes > 0; }));
+    const auto status = give_order(setup.order_socket, "{\"status\":true}");
+    REQUIRE(status.ok());
+    const auto numbers = nlohmann::json::parse(status.value());
+    CHECK(numbers["state"] == "source-passing");
+    CHECK(numbers["pass"] == 1);
+    CHECK(nlohmann::json::parse(give_order(setup.order_socket, "nonsense").value()).contains("error"));
+    CHECK_FALSE(OrderSocket::listen(setup.order_socket).ok());
+    CHECK((std::filesystem::status(setup.order_socket).permissions() & std::filesystem::perms::mask) ==
+          (std::filesystem::perms::owner_read | std::filesystem::perms::owner_write));
+    CHECK(give_order(setup.order_socket, "{\"cancel\":true}").ok());
+    check_rolled_back(world, "cancelled");
+    CHECK(world.eventually([&] { return !std::filesystem::exists(setup.order_socket); }));
+    std::ifstream file(setup.last_move);
+    const auto kept = nlohmann::json::parse(file, nullptr, false);
+    CHECK(kept.is_object());
+    CHECK(kept["verdict"] == "rolled-back");
+    std::filesystem::remove_all(std::filesystem::path(setup.last_move).parent_path());
+}
+
+TEST_CASE("an abandoned order socket is replaced") {
+    const std::string path = own_path("smig-stale");
+    {
+        auto first = OrderSocket::listen(path);
+        REQUIRE(first.ok());
+        (void)first.value().release_fd();
+        REQUIRE(std::filesystem::exists(path));
+        CHECK(OrderSocket::listen(path).ok());
+    }
+    CHECK_FALSE(std::filesystem::exists(path));
 }

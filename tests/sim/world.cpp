@@ -166,6 +166,10 @@ void World::perform(Attempt& attempt, const SourceAction& action) {
             return send(SMIG_WIRE_CLOCK_ASK, encode(smig_wire_clock{}));
         case SourceDo::send_land:
             return send(SMIG_WIRE_LAND, encode(smig_wire_land{0, 0, 1, 0}));
+        case SourceDo::prepare:
+            return prepare(attempt);
+        case SourceDo::pass:
+            return pass(attempt);
         case SourceDo::stop:
             return do_stop(attempt);
         case SourceDo::send_image:
@@ -213,25 +217,64 @@ void World::do_stop(Attempt& attempt) {
     });
 }
 
+// The counts and the digest are the frames' own.
+void World::put(Attempt& attempt, smig_wire_type type, const Bytes& payload) {
+    if (attempt.main && attempt.stop_alive) attempt.sent.digest += attempt.main->send(0, type, payload);
+}
+
+void World::put_page(Attempt& attempt, std::uint64_t page) {
+    Bytes payload;
+    BytesWriter(payload).view(encode_pages_head(1)).number(page).number(memory_[page]);
+    payload.resize(std::size_t{8} + 8 + 4096);
+    put(attempt, SMIG_WIRE_PAGES, payload);
+    ++attempt.sent.data_pages;
+}
+
+void World::prepare(Attempt& attempt) {
+    time_.after(1 + time_.pick(300), [this, self = attempt.shared_from_this()] {
+        if (!self->stop_alive || self->machine.state() != SMIG_SOURCE_PASSING) return;
+        if (time_.chance(faults_.device_fails))
+            return feed(*self, source_event::Broken{SMIG_REASON_DEVICE, "prepare"});
+        self->sent = {};
+        Bytes vacant;
+        BytesWriter(vacant).view(encode_bitmap_head(0)).number(std::uint64_t{0x70});
+        put(*self, SMIG_WIRE_VACANT, vacant);
+        // None in some worlds: stop-copy.
+        self->passes_left = static_cast<int>(time_.pick(4));
+        feed(*self, source_event::Prepared{self->passes_left > 0});
+    });
+}
+
+// Some pages over some time, between which the guest writes.
+void World::pass(Attempt& attempt) {
+    if (time_.chance(faults_.device_fails))
+        return feed(attempt, source_event::Broken{SMIG_REASON_DEVICE, "pass"});
+    const std::int64_t gap = 1 + time_.pick(500);
+    for (std::uint64_t page = 0; page < memory_.size(); ++page) {
+        time_.after(gap * static_cast<std::int64_t>(page + 1),
+                    [this, page, self = attempt.shared_from_this()] {
+                        if (!self->stop_alive || self->machine.state() != SMIG_SOURCE_PASSING) return;
+                        put_page(*self, page);
+                        if (guest_on_source_) ++memory_[static_cast<std::size_t>(time_.pick(3))];
+                    });
+    }
+    time_.after(gap * 4, [this, self = attempt.shared_from_this()] {
+        if (!self->stop_alive || self->machine.state() != SMIG_SOURCE_PASSING) return;
+        if (time_.chance(faults_.switch_now)) self->passes_left = 1;
+        feed(*self, source_event::PassDone{--self->passes_left > 0});
+    });
+}
+
 void World::send_image(Attempt& attempt) {
-    // A few pages over some time; the counts and the digest are the frames' own.
-    attempt.sent = {};
-    const auto put = [this](Attempt& to, smig_wire_type type, const Bytes& payload) {
-        if (to.main && to.stop_alive) to.sent.digest += to.main->send(0, type, payload);
-    };
     smig_wire_image image{};
     image.top_pfn = 64;
     image.image_pages = 3;
     put(attempt, SMIG_WIRE_IMAGE, encode(image));
     const std::int64_t gap = 1 + time_.pick(500);
-    for (int page = 0; page < 3; ++page) {
-        time_.after(gap * (page + 1), [this, put, page, self = attempt.shared_from_this()] {
-            Bytes payload;
-            BytesWriter(payload).view(encode_pages_head(1)).number(static_cast<std::uint64_t>(page));
-            payload.resize(payload.size() + 4096);
-            put(*self, SMIG_WIRE_PAGES, payload);
-            ++self->sent.data_pages;
-        });
+    for (std::uint64_t page = 0; page < memory_.size(); ++page) {
+        if (sabotage_ == Sabotage::stale_stop_image && page != 0) continue;
+        time_.after(gap * static_cast<std::int64_t>(page + 1),
+                    [this, page, self = attempt.shared_from_this()] { put_page(*self, page); });
     }
     time_.after(gap * 4, [this, self = attempt.shared_from_this()] {
         if (!self->stop_alive || self->machine.state() != SMIG_SOURCE_SENDING) return;

@@ -6,6 +6,7 @@
 // After every step the world asks who runs the guest.  The first broken rule is kept as `violation`.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -29,6 +30,7 @@ struct Faults {
     double kill_target_agent = 0;
     double kill_target_vm = 0;
     double cancel = 0;
+    double switch_now = 0;    // per pass
     double device_fails = 0;  // per call
     double jump_hangs = 0;    // per jump
     double clone_sleeps = 0;  // per jump: wakes only after a minute
@@ -41,6 +43,7 @@ enum class Sabotage {
     clone_trusts_silence,    // the clone runs the guest when nobody answers
     supervisor_thaws_given,  // after the stop process's death the guest is thawed though it was given
     rollback_without_thaw,   // the source says it has rolled back, and leaves the guest frozen
+    stale_stop_image,        // the stop sends nothing of what changed since the last pass
 };
 
 class World {
@@ -84,6 +87,10 @@ private:
     // Source.
     void feed(Attempt& attempt, const SourceEvent& event);
     void perform(Attempt& attempt, const SourceAction& action);
+    void put(Attempt& attempt, smig_wire_type type, const Bytes& payload);
+    void put_page(Attempt& attempt, std::uint64_t page);
+    void prepare(Attempt& attempt);
+    void pass(Attempt& attempt);
     void send_image(Attempt& attempt);
     void do_stop(Attempt& attempt);
     void do_commit(Attempt& attempt);
@@ -123,7 +130,8 @@ private:
     bool source_vm_up_ = true;
     bool guest_on_source_ = true;
     bool guest_on_clone_ = false;
-    bool given_ = false;  // the source's module says so
+    bool given_ = false;                     // the source's module says so
+    std::array<std::uint64_t, 3> memory_{};  // of the guest: three pages, which it writes while it runs
     std::string violation_;
     std::vector<std::string> log_;
 };

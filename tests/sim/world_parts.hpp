@@ -17,6 +17,7 @@ struct World::Attempt : std::enable_shared_from_this<World::Attempt> {
     std::map<int, ConnectionPtr> callers;
     int next_caller = 1;
     smig_wire_image_end sent{};
+    int passes_left = 0;
     std::int64_t watched = kNever;
     bool stop_alive = true;
     bool supervisor_alive = true;
@@ -35,6 +36,7 @@ struct World::Target : std::enable_shared_from_this<World::Target> {
     TargetMachine machine;
     ConnectionPtr connection;
     smig_wire_ready counts{};
+    std::array<std::uint64_t, 3> contents{};  // of the three pages
     WireId epoch{};
     std::int64_t watched = kNever;
     bool alive = true;  // its process

@@ -80,7 +80,11 @@ void World::perform(Target& target, TargetDo action, const Frame* frame) {
             return send(SMIG_WIRE_LANDED, encode(smig_wire_landed{}));
         case TargetDo::load:
             target.counts.digest += frame->checksum;
-            if (frame->type == SMIG_WIRE_PAGES) ++target.counts.data_pages;
+            if (frame->type == SMIG_WIRE_PAGES) {
+                ++target.counts.data_pages;
+                target.contents[get_le<std::uint64_t>(frame->payload.data() + 8) % 3] =
+                    get_le<std::uint64_t>(frame->payload.data() + 16);
+            }
             if (fails) later(target_event::Broken{SMIG_REASON_DEVICE, "place"});
             return;
         case TargetDo::finish_image: {
@@ -116,6 +120,7 @@ void World::on_target_frame(Target& target, const Frame& frame) {
             return feed(target, target_event::ClockAsked{}, &frame);
         case SMIG_WIRE_LAND:
             return feed(target, target_event::LandAsked{}, &frame);
+        case SMIG_WIRE_VACANT:
         case SMIG_WIRE_IMAGE:
         case SMIG_WIRE_PAGES:
             return feed(target, target_event::ImagePart{}, &frame);
@@ -135,6 +140,7 @@ void World::jump(Target& target) {
                     [this, self] { feed(*self, target_event::Broken{SMIG_REASON_DEVICE, "jump"}, nullptr); });
         return;
     }
+    if (target.contents != memory_) break_rule("the clone has other memory than the guest");
     // Below the point of no return the landing environment is no more.
     target.alive = false;
     receiving_ = false;

@@ -36,6 +36,7 @@ Faults faults_of(std::uint64_t seed) {
     faults.kill_target_agent = some(0.01);
     faults.kill_target_vm = some(0.005);
     faults.cancel = some(0.01);
+    faults.switch_now = some(0.5);
     faults.device_fails = some(0.03);
     faults.jump_hangs = some(0.3);
     faults.clone_sleeps = some(0.3);
@@ -151,4 +152,8 @@ TEST_CASE("the world notices a rollback that leaves the guest frozen") {
     Faults faults;
     faults.device_fails = 0.1;
     CHECK(notices(Sabotage::rollback_without_thaw, faults));
+}
+
+TEST_CASE("the world notices a stop that forgets what changed since the last pass") {
+    CHECK(notices(Sabotage::stale_stop_image, {}));
 }

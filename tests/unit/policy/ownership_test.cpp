@@ -33,7 +33,7 @@ TEST_CASE("every state has a name that leads back to it") {
         ++states;
         CHECK(state_named(state_name(state)) == state);
     }
-    CHECK(states == 19);
+    CHECK(states == 20);
     CHECK_FALSE(state_named("source-asleep").has_value());
 }
 

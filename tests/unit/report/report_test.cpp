@@ -30,6 +30,14 @@ MoveOutcome moved() {
     outcome.sent.class_pages[SMIG_CLASS_FREE] = 999;
     outcome.sent.data_pages = 50;
     outcome.sent.zero_pages = 10;
+    outcome.sent.passes = 3;
+    outcome.sent.pass_data_pages = 500;
+    outcome.sent.payload_bytes = 1000;
+    outcome.sent.pass_payload_bytes = 20000;
+    outcome.sent.send_pages = 55;
+    outcome.sent.stop_reason = SMIG_STOP_NO_GAIN;
+    outcome.sent.source_us[SMIG_STEP_FIND] = 2500;
+    outcome.sent.find_kernel_us = 700;
     outcome.stop_begun_ns = 2'000'000'000;
     outcome.released_ns = 3'500'000'000;
     outcome.sent.source_us[SMIG_STEP_COPY] = 1500;
@@ -41,10 +49,32 @@ MoveOutcome moved() {
 
 TEST_CASE("the JSON of a move has every key that programs read") {
     const auto json = nlohmann::json::parse(report_json(facts(), moved()));
-    for (const char* key :
-         {"verdict", "mode", "kernel", "vcpus", "memory_mib", "epoch", "total_ms", "stop_ms", "bytes_payload",
-          "pages_in_use", "pages_zero", "pages_sent", "stop_image_pages", "pages_by_class", "shadow_pages",
-          "placed_direct", "placed_copied", "stop_phases_ms", "drawn"})
+    for (const char* key : {"verdict",
+                            "mode",
+                            "kernel",
+                            "vcpus",
+                            "memory_mib",
+                            "epoch",
+                            "total_ms",
+                            "stop_ms",
+                            "bytes_payload",
+                            "pages_in_use",
+                            "pages_zero",
+                            "pages_sent",
+                            "stop_image_pages",
+                            "pages_by_class",
+                            "shadow_pages",
+                            "placed_direct",
+                            "placed_copied",
+                            "stop_phases_ms",
+                            "drawn",
+                            "passes",
+                            "pass_payload_bytes",
+                            "stop_image_by_class",
+                            "same_pages",
+                            "missed_pages",
+                            "verified_pages",
+                            "stop_reason"})
         CHECK_MESSAGE(json.contains(key), key);
     for (const char* part : {"source", "send", "landing", "clone", "commit"})
         CHECK(json["stop_phases_ms"].contains(part));
@@ -53,6 +83,13 @@ TEST_CASE("the JSON of a move has every key that programs read") {
     CHECK(json["total_ms"] == 2500.0);
     CHECK(json["pages_in_use"] == 60);
     CHECK(json["stop_phases_ms"]["source"]["copy"] == 1.5);
+    CHECK(json["stop_phases_ms"]["source"]["find"] == 2.5);
+    CHECK(json["stop_phases_ms"]["source"]["find_kernel"] == 0.7);
+    CHECK(json["passes"] == 3);
+    CHECK(json["pages_sent"] == 550);
+    CHECK(json["bytes_payload"] == 21000);
+    CHECK(json["stop_image_pages"] == 55);
+    CHECK(json["stop_reason"] == "no-gain");
     CHECK(json["epoch"].get<std::string>().starts_with("ab00"));
     CHECK(json["drawn"].get<std::string>().starts_with("0f00"));
     CHECK_FALSE(json.contains("reason"));

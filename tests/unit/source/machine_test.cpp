@@ -29,6 +29,10 @@ SourceMachine in_state(smig_session_state state) {
     step(ClocksSampled{});
     if (state == SMIG_SOURCE_LANDING) return machine;
     step(Landed{});
+    if (state == SMIG_SOURCE_PASSING) return machine;
+    step(Prepared{true});
+    step(PassDone{true});
+    step(PassDone{false});
     if (state == SMIG_SOURCE_STOPPING) return machine;
     step(Stopped{});
     if (state == SMIG_SOURCE_SENDING) return machine;
@@ -43,9 +47,9 @@ SourceMachine in_state(smig_session_state state) {
     return machine;
 }
 
-constexpr smig_session_state kBeforeCommit[] = {SMIG_SOURCE_CHECKING,       SMIG_SOURCE_LANDING,
-                                                SMIG_SOURCE_STOPPING,       SMIG_SOURCE_SENDING,
-                                                SMIG_SOURCE_AWAITING_READY, SMIG_SOURCE_AWAITING_ALIVE};
+constexpr smig_session_state kBeforeCommit[] = {
+    SMIG_SOURCE_CHECKING, SMIG_SOURCE_LANDING,        SMIG_SOURCE_PASSING,       SMIG_SOURCE_STOPPING,
+    SMIG_SOURCE_SENDING,  SMIG_SOURCE_AWAITING_READY, SMIG_SOURCE_AWAITING_ALIVE};
 constexpr smig_session_state kStopped[] = {SMIG_SOURCE_SENDING, SMIG_SOURCE_AWAITING_READY,
                                            SMIG_SOURCE_AWAITING_ALIVE};
 
@@ -96,7 +100,7 @@ TEST_CASE("after commit nothing leads back") {
         SourceMachine machine = in_state(state);
         std::vector<SourceEvent> events = failures();
         events.insert(events.end(), {DeadlinePassed{}, CancelAsked{}, Stopped{}, Landed{}, Ready{},
-                                     ImageSent{}, ClocksSampled{}});
+                                     ImageSent{}, ClocksSampled{}, Prepared{}, PassDone{}});
         for (const SourceEvent& event : events) {
             CHECK(machine.on(event, kNever).empty());
             CHECK(machine.state() == state);
@@ -175,11 +179,40 @@ TEST_CASE("an image that arrived differently is not jumped into") {
     }
 }
 
+TEST_CASE("passes follow each other until one is the last, and stop-copy has none") {
+    SourceMachine machine = in_state(SMIG_SOURCE_PASSING);
+    for (const SourceEvent& event :
+         std::vector<SourceEvent>{Prepared{true}, PassDone{true}, PassDone{true}}) {
+        const SourceActions actions = machine.on(event, 0);
+        REQUIRE(actions.size() == 1);
+        CHECK(actions[0].what == SourceDo::pass);
+        CHECK(machine.state() == SMIG_SOURCE_PASSING);
+    }
+    CHECK(has(machine.on(PassDone{false}, 0), SourceDo::stop));
+    CHECK(machine.state() == SMIG_SOURCE_STOPPING);
+    SourceMachine plain = in_state(SMIG_SOURCE_PASSING);
+    CHECK(has(plain.on(Prepared{false}, 0), SourceDo::stop));
+}
+
+TEST_CASE("a caller in a pass waits, as before it") {
+    SourceMachine machine = in_state(SMIG_SOURCE_PASSING);
+    CHECK(has(machine.on(Alive{1, kEpoch, kNonce}, 0), SourceDo::answer_wait));
+    CHECK(machine.state() == SMIG_SOURCE_PASSING);
+}
+
+TEST_CASE("each pass has its own deadline") {
+    SourceMachine machine = in_state(SMIG_SOURCE_PASSING);
+    const std::int64_t before = machine.deadline_ms();
+    (void)machine.on(Prepared{true}, 1000);
+    CHECK(machine.deadline_ms() == before + 1000);
+}
+
 TEST_CASE("a person can cancel until the stop begins") {
     for (const smig_session_state state : kBeforeCommit) {
         SourceMachine machine = in_state(state);
         (void)machine.on(CancelAsked{}, 0);
-        const bool early = state == SMIG_SOURCE_CHECKING || state == SMIG_SOURCE_LANDING;
+        const bool early =
+            state == SMIG_SOURCE_CHECKING || state == SMIG_SOURCE_LANDING || state == SMIG_SOURCE_PASSING;
         CHECK((machine.state() == SMIG_SOURCE_ROLLED_BACK) == early);
     }
 }

@@ -86,7 +86,8 @@ TEST_CASE("every message comes back as it was encoded") {
     CHECK(decode_welcome(encode(welcome)).value().boot_nonce[15] == 6);
     CHECK(decode_clock(encode(smig_wire_clock{1, 2})).value().target_mono_ns == 2);
     CHECK(decode_land(encode(smig_wire_land{1, 2, 65535, 0})).value().control_port == 65535);
-    CHECK(decode_landed(encode(smig_wire_landed{1, 2})).value().footprint_pages == 2);
+    CHECK(decode_landed(encode(smig_wire_landed{1, 2, 3})).value().footprint_pages == 2);
+    CHECK(decode_landed(encode(smig_wire_landed{1, 2, 3})).value().vacant_pages == 3);
     CHECK(decode_image_end(encode(smig_wire_image_end{1, 2, 3})).value().digest == 3);
     CHECK(decode_ready(encode(smig_wire_ready{1, 2, 3})).value().zero_pages == 2);
     smig_wire_alive alive{};
@@ -98,8 +99,12 @@ TEST_CASE("every message comes back as it was encoded") {
     smig_wire_go go{};
     go.commit_ns = 77;
     go.payload_bytes = 78;
+    go.passes = 3;
+    go.send_by_class[15] = 79;
     CHECK(decode_go(encode(go)).value().commit_ns == 77);
     CHECK(decode_go(encode(go)).value().payload_bytes == 78);
+    CHECK(decode_go(encode(go)).value().passes == 3);
+    CHECK(decode_go(encode(go)).value().send_by_class[15] == 79);
     const auto image = decode_image(encode(good_image()));
     REQUIRE(image.ok());
     CHECK(image.value().magic == good_image().magic);
@@ -121,6 +126,8 @@ TEST_CASE("what is encoded has a length its frame may have") {
     CHECK(fits(SMIG_WIRE_IMAGE_END, encode(smig_wire_image_end{}).size()));
     CHECK(fits(SMIG_WIRE_READY, encode(smig_wire_ready{}).size()));
     CHECK(fits(SMIG_WIRE_ALIVE, encode(smig_wire_alive{}).size()));
+    CHECK(fits(SMIG_WIRE_GO, encode(smig_wire_go{}).size()));
+    CHECK(fits(SMIG_WIRE_LANDED, encode(smig_wire_landed{}).size()));
     CHECK(fits(SMIG_WIRE_GO, encode(smig_wire_go{}).size()));
     CHECK(fits(SMIG_WIRE_VOID, encode(smig_wire_verdict{}).size()));
     CHECK(fits(SMIG_WIRE_FAILED, encode(Failure{SMIG_REASON_DEVICE, std::string(9999, 'x')}).size()));
@@ -177,7 +184,10 @@ TEST_CASE("an image header that contradicts itself") {
 }
 
 TEST_CASE("counts beyond any machine") {
-    check_fault(decode_landed(encode(smig_wire_landed{SMIG_WIRE_MAX_TOP_PFN + 1, 0})), WireFault::bad_count);
+    check_fault(decode_landed(encode(smig_wire_landed{SMIG_WIRE_MAX_TOP_PFN + 1, 0, 0})),
+                WireFault::bad_count);
+    check_fault(decode_landed(encode(smig_wire_landed{0, 0, SMIG_WIRE_MAX_TOP_PFN + 1})),
+                WireFault::bad_count);
     check_fault(decode_image_end(encode(smig_wire_image_end{~0ull, 0, 0})), WireFault::bad_count);
     check_fault(decode_ready(encode(smig_wire_ready{0, ~0ull, 0})), WireFault::bad_count);
 }
@@ -241,13 +251,35 @@ TEST_CASE("PAGES: hostile counts and page numbers") {
     put_le<std::uint32_t>(payload.data(), 257);
     check_fault(decode_pages(payload, pfns), WireFault::bad_count);
     put_le<std::uint32_t>(payload.data(), 1);
-    put_le<std::uint32_t>(payload.data() + 4, 1);
+    put_le<std::uint32_t>(payload.data() + 4, 2);
     check_fault(decode_pages(payload, pfns), WireFault::not_reserved);
     put_le<std::uint32_t>(payload.data() + 4, 0);
     payload.pop_back();
     check_fault(decode_pages(payload, pfns), WireFault::truncated);
     payload.resize(payload.size() + 2);
     check_fault(decode_pages(payload, pfns), WireFault::trailing);
+}
+
+TEST_CASE("PAGES: a packed block is shorter than its pages, and there") {
+    const std::array<std::uint64_t, 1> one{5};
+    Bytes payload = pages_payload(one);
+    put_le<std::uint32_t>(payload.data() + 4, SMIG_WIRE_PAGES_LZ4);
+    check_fault(decode_pages(payload, pfns), WireFault::bad_length);
+    payload.pop_back();
+    REQUIRE(decode_pages(payload, pfns).ok());
+    CHECK(decode_pages(payload, pfns).value().lz4);
+    CHECK(decode_pages(payload, pfns).value().data.size() == 4095);
+    payload.resize(8 + 8);
+    check_fault(decode_pages(payload, pfns), WireFault::truncated);
+}
+
+TEST_CASE("VACANT is read like BITMAP, and errors name it") {
+    Bytes payload;
+    BytesWriter(payload).view(encode_bitmap_head(0));
+    payload.resize(payload.size() + 12);
+    const auto result = decode_bitmap(payload, "VACANT");
+    check_fault(result, WireFault::bad_length);
+    CHECK(result.error().text.find("VACANT") != std::string::npos);
 }
 
 TEST_CASE("ZEROS: ranges ascend and do not overlap") {
@@ -278,7 +310,8 @@ TEST_CASE("random bytes never get through as more than they are") {
         Bytes payload(random() % 300);
         for (std::byte& byte : payload) byte = static_cast<std::byte>(random() % 4 == 0 ? random() : 0);
         if (const auto pages = decode_pages(payload, pfns))
-            CHECK(pages.value().data.size() == pages.value().count * 4096u);
+            CHECK((pages.value().lz4 ? pages.value().data.size() < pages.value().count * 4096u
+                                     : pages.value().data.size() == pages.value().count * 4096u));
         if (const auto bitmap = decode_bitmap(payload))
             CHECK(bitmap.value().words.size() == payload.size() - 8);
         if (const auto failure = decode_failure(payload))

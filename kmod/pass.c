@@ -1,0 +1,453 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * pass.c - which pages the target lacks: passes over a running guest, and what
+ * is left for the stop.
+ *
+ * A frame is *wanted* when its contents must be read again, *sent* when they
+ * were read once and the hash of what was read is known.
+ *
+ * Invariant, with tracking on: a frame in use that is neither wanted nor marked
+ * nor written according to a page table holds what was read of it.  A pass takes
+ * marks first, then page tables, then flushes TLBs; only then is anything read.
+ * So a write falls before the reading, or it is noted for the next pass.
+ */
+#include <linux/kernel.h>
+#include <linux/mm.h>
+#include <linux/pagemap.h>
+#include <linux/rcupdate.h>
+#include <linux/sched/signal.h>
+#include <linux/uaccess.h>
+#include <linux/vmalloc.h>
+#include <asm/asm.h>
+#include <asm/processor.h>
+#include <asm/tsc.h>
+
+#include "smig.h"
+#include "symbols.h"
+
+#define MAX_SHOWN 16
+
+bool smig_following;		/* hooks note what changes */
+
+static unsigned long *marks;	/* by hooks, at any time */
+static unsigned long *sticky;	/* written by user space in ways that leave no trace */
+static unsigned long *quiet;	/* a device may write there unseen: looked at in the stop */
+static unsigned long *wanted;
+static unsigned long *sent;
+static u64 *hashes;		/* by frame, of what was read */
+static u64 *masked_hashes;	/* the same without accessed and dirty bits; only to verify */
+static unsigned long *tables;	/* frames of page tables; only to verify */
+static u64 passes;
+static bool hashing;		/* what has changed is told by hashes alone */
+static bool found;		/* this capture knows what has changed */
+
+static struct {
+	u64 same, missed, verified;
+	u64 kernel_us, user_us;
+	unsigned long shown[MAX_SHOWN];
+} result;
+
+/* Any context. */
+void notrace smig_pass_mark(unsigned long pfn, unsigned long nr)
+{
+	for (; nr && pfn < smig_ram.top_pfn; nr--, pfn++)
+		if (!test_bit(pfn, marks))
+			set_bit(pfn, marks);
+}
+
+/* Under smig.lock. */
+void smig_pass_mark_sticky(unsigned long pfn)
+{
+	smig_bitmap_set(sticky, pfn, 1);
+}
+
+static void free_all(void)
+{
+	vfree(marks);
+	vfree(sticky);
+	vfree(quiet);
+	vfree(wanted);
+	vfree(sent);
+	vfree(hashes);
+	vfree(masked_hashes);
+	vfree(tables);
+	marks = NULL;
+	sticky = NULL;
+	quiet = NULL;
+	wanted = NULL;
+	sent = NULL;
+	hashes = NULL;
+	masked_hashes = NULL;
+	tables = NULL;
+}
+
+/* Process context, under smig.lock; also on the clone, whose hooks never run. */
+void smig_pass_stop(void)
+{
+	if (!marks)
+		return;
+	WRITE_ONCE(smig_following, false);
+	/* hooks run with preemption off */
+	synchronize_rcu();
+	smig_kdirty_merge();
+	free_all();
+	found = false;
+}
+
+/* Process context, under smig.lock, memory of the stop held. */
+int smig_pass_start(struct smig_track *arg)
+{
+	size_t bytes = smig_ram_bitmap_bytes();
+	size_t hash_bytes = array_size(smig_ram.top_pfn, sizeof(u64));
+	u64 begun = ktime_get_ns();
+	int ret = -ENOMEM;
+
+	smig_pass_stop();
+	marks = vzalloc(bytes);
+	sticky = vzalloc(bytes);
+	quiet = vzalloc(bytes);
+	wanted = vzalloc(bytes);
+	sent = vzalloc(bytes);
+	hashes = vzalloc(hash_bytes);
+	if (!marks || !sticky || !quiet || !wanted || !sent || !hashes)
+		goto failed;
+	if (arg->flags & SMIG_TRACK_VERIFY) {
+		masked_hashes = vzalloc(hash_bytes);
+		tables = vzalloc(bytes);
+		if (!masked_hashes || !tables)
+			goto failed;
+	}
+	hashing = arg->flags & SMIG_TRACK_HASH;
+	arg->split_leaves = 0;
+	ret = hashing ? 0 : smig_kdirty_split(&arg->split_leaves);
+	if (ret)
+		goto failed;
+	arg->split_us = (ktime_get_ns() - begun) / NSEC_PER_USEC;
+	passes = 0;
+	WRITE_ONCE(smig_following, true);
+	return 0;
+
+failed:
+	free_all();
+	return ret;
+}
+
+/* Frames of the kernel's that a stop now would have to send whole.  @own: they never travel. */
+u64 smig_pass_unsent_kernel(const unsigned long *own)
+{
+	u64 nr = 0;
+	unsigned int i;
+
+	for (i = 0; i < smig_ram.nr; i++) {
+		unsigned long pfn = smig_ram.range[i].start;
+		unsigned long end = pfn + smig_ram.range[i].count;
+
+		for (; pfn < end; pfn++) {
+			struct page *page = NULL;
+
+			if (!test_bit(pfn, sent) && !test_bit(pfn, own))
+				page = pfn_to_online_page(pfn);
+			nr += page && smig_ram_classify(page, false) == SMIG_CLASS_KERNEL;
+			if (!(pfn & 0xfff))
+				cond_resched();
+		}
+	}
+	return nr;
+}
+
+bool smig_pass_can_verify(void)
+{
+	return masked_hashes;
+}
+
+/* What is of no use on the target, and large. */
+void smig_pass_mark_own(unsigned long *own)
+{
+	size_t bytes = smig_ram_bitmap_bytes();
+
+	if (!marks)
+		return;
+	smig_ram_mark_vmalloc(own, marks, bytes);
+	smig_ram_mark_vmalloc(own, sticky, bytes);
+	smig_ram_mark_vmalloc(own, quiet, bytes);
+	smig_ram_mark_vmalloc(own, wanted, bytes);
+	smig_ram_mark_vmalloc(own, sent, bytes);
+	smig_ram_mark_vmalloc(own, hashes, smig_ram.top_pfn * sizeof(u64));
+	if (tables) {
+		smig_ram_mark_vmalloc(own, masked_hashes, smig_ram.top_pfn * sizeof(u64));
+		smig_ram_mark_vmalloc(own, tables, bytes);
+	}
+}
+
+static void take_marks(void)
+{
+	unsigned long i, nr = BITS_TO_LONGS(smig_ram.top_pfn);
+
+	for (i = 0; i < nr; i++)
+		if (READ_ONCE(marks[i]))
+			wanted[i] |= xchg(&marks[i], 0);
+}
+
+/*
+ * Rings, buffers posted for reception and other memory that a driver shares with
+ * its device come from the page allocator as they are, and nothing tells them from
+ * other frames without any mark of their own.  A process' pages are pinned for as
+ * long as a device may write them.
+ */
+static bool may_be_shared_with_device(struct page *page)
+{
+	struct page *head = compound_head(page);
+
+	/* of a large piece only the first frame is counted as in use */
+	if (!(head->flags & GENMASK(NR_PAGEFLAGS - 1, 0) & ~BIT(PG_head)) && !head->mapping)
+		return atomic_read(&head->_mapcount) == -1;
+	return PageLRU(head) && folio_maybe_dma_pinned(page_folio(head));
+}
+
+/*
+ * Frames in use that are wanted, or were never read.  A free frame is forgotten:
+ * if it comes into use, a hook marks it.
+ */
+static void choose(const unsigned long *own, struct smig_pass *arg)
+{
+	unsigned long known = 0;	/* up to here */
+	unsigned int i;
+
+	for (i = 0; i < smig_ram.nr; i++) {
+		unsigned long pfn = smig_ram.range[i].start;
+		unsigned long end = pfn + smig_ram.range[i].count;
+
+		/* what the kernel wrote between ranges is no memory that travels */
+		bitmap_clear(wanted, known, pfn - known);
+		known = end;
+		while (pfn < end) {
+			struct page *page = pfn_to_online_page(pfn);
+			unsigned long run = 1;
+
+			if (!page || smig_ram_is_free(page)) {
+				run = page ? smig_ram_free_run(page, pfn, end) : 1;
+				bitmap_clear(wanted, pfn, run);
+				bitmap_clear(sent, pfn, run);
+			} else if (test_bit(pfn, own)) {
+				__clear_bit(pfn, wanted);
+			} else {
+				bool shared = may_be_shared_with_device(page);
+
+				arg->in_use_pages++;
+				/* nobody will look there in the stop any more */
+				if (test_bit(pfn, quiet) && !shared)
+					__set_bit(pfn, wanted);
+				__assign_bit(pfn, quiet, shared);
+				if (test_bit(pfn, sent) && test_bit(pfn, wanted))
+					arg->changed_pages++;
+				if (!test_bit(pfn, sent) || hashing)
+					__set_bit(pfn, wanted);
+				arg->pages += test_bit(pfn, wanted);
+			}
+			pfn += run;
+			if (!(pfn & 0xfff))
+				cond_resched();
+		}
+	}
+}
+
+/* Process context, under smig.lock. */
+int smig_pass_begin(struct smig_pass *arg, const unsigned long *own)
+{
+	u64 begun, protected_at, harvested_at;
+	u64 need = BITS_TO_LONGS(smig_ram.top_pfn) * sizeof(long);
+	int ret;
+
+	if (!smig_following)
+		return -EBADFD;
+	if (arg->bitmap_bytes % 8 || arg->bitmap_bytes < need)
+		return -EINVAL;
+	arg->pages = 0;
+	arg->changed_pages = 0;
+	arg->in_use_pages = 0;
+	begun = ktime_get_ns();
+	take_marks();
+	ret = hashing ? 0 : smig_tracker_protect(wanted, &arg->user_ptes);
+	if (ret)
+		return ret;
+	protected_at = ktime_get_ns();
+	if (!hashing) {
+		smig_kdirty_harvest(wanted);
+		smig_call(flush_tlb_all)();
+	}
+	harvested_at = ktime_get_ns();
+	choose(own, arg);
+	arg->number = ++passes;
+	arg->user_us = (protected_at - begun) / NSEC_PER_USEC;
+	arg->kernel_us = (harvested_at - protected_at) / NSEC_PER_USEC;
+	return copy_to_user(u64_to_user_ptr(arg->bitmap), wanted, need) ? -EFAULT : 0;
+}
+
+/*
+ * Copies a frame that may vanish from the direct map at any moment (module
+ * memory that is being freed, secret memory).
+ */
+static bool copy_frame(void *to, const void *from)
+{
+	unsigned long left = PAGE_SIZE / 8;
+
+	asm volatile("1: rep movsq\n2:\n" _ASM_EXTABLE(1b, 2b)
+		     : "+c" (left), "+D" (to), "+S" (from) : : "memory");
+	return !left;
+}
+
+/* Four lanes, so that multiplications overlap; every word takes part with its place. */
+static u64 hash_words(const u64 *w, u64 mask)
+{
+	const u64 k = 0x9fb21c651e98df25ULL;
+	u64 a = 0x243f6a8885a308d3ULL, b = 0x13198a2e03707344ULL;
+	u64 c = 0xa4093822299f31d0ULL, d = 0x082efa98ec4e6c89ULL;
+	unsigned int i;
+
+	for (i = 0; i < PAGE_SIZE / 8; i += 4) {
+		a = (rol64(a, 23) ^ (w[i] & mask)) * k;
+		b = (rol64(b, 23) ^ (w[i + 1] & mask)) * k;
+		c = (rol64(c, 23) ^ (w[i + 2] & mask)) * k;
+		d = (rol64(d, 23) ^ (w[i + 3] & mask)) * k;
+	}
+	a = (a ^ rol64(b, 17) ^ rol64(c, 31) ^ rol64(d, 47)) * k;
+	return a ^ (a >> 32);
+}
+
+static u64 hash_page(const void *page)
+{
+	return hash_words(page, ~0ULL);
+}
+
+static u64 masked_hash(const void *page)
+{
+	return hash_words(page, ~(u64)(_PAGE_ACCESSED | _PAGE_DIRTY));
+}
+
+/* One frame of the running guest into @to, a whole page; the answer is a page status. */
+u8 smig_pass_read(unsigned long pfn, void *to)
+{
+	struct page *page = smig_ram_contains(pfn) ? pfn_to_online_page(pfn) : NULL;
+	bool again;
+	u64 hash;
+
+	if (!page)
+		return SMIG_PAGE_FREE;
+	/* first: what is written from here on is another mark */
+	__clear_bit(pfn, wanted);
+	again = __test_and_clear_bit(pfn, sent);
+	if (smig_ram_is_free(page))
+		return SMIG_PAGE_FREE;
+	if (!copy_frame(to, page_address(page)))
+		return SMIG_PAGE_LATER;
+	hash = hash_page(to);
+	if (masked_hashes)
+		masked_hashes[pfn] = masked_hash(to);
+	__set_bit(pfn, sent);
+	if (again && hashes[pfn] == hash)
+		return SMIG_PAGE_SAME;
+	hashes[pfn] = hash;
+	return memchr_inv(to, 0, PAGE_SIZE) ? SMIG_PAGE_DATA : SMIG_PAGE_ZERO;
+}
+
+static void want_address(const void *address)
+{
+	unsigned int level;
+	pte_t *entry = lookup_address((unsigned long)address, &level);
+
+	if (entry && level == PG_LEVEL_4K)
+		smig_bitmap_set(wanted, pte_pfn(*entry), 1);
+}
+
+/*
+ * The stop: one CPU, interrupts off, devices suspended.  Notes all that has
+ * changed since it was read; hooks are off from here on, also in the image.
+ */
+void smig_pass_find(bool verify)
+{
+	struct smig_user_scan scan = { .bitmap = wanted, .tables = verify ? tables : NULL };
+	u64 begun = rdtsc_ordered(), scanned, khz = smig_clock_tsc_khz();
+	int cpu;
+
+	memset(&result, 0, sizeof(result));
+	found = smig_following;
+	if (!found)
+		return;
+	WRITE_ONCE(smig_following, false);
+	take_marks();
+	bitmap_or(wanted, wanted, sticky, smig_ram.top_pfn);
+	bitmap_or(wanted, wanted, quiet, smig_ram.top_pfn);
+	if (hashing)
+		return;
+	if (scan.tables)
+		bitmap_zero(tables, smig_ram.top_pfn);
+	smig_tracker_scan(&scan);
+	scanned = rdtsc_ordered();
+	smig_kdirty_scan(wanted, scan.tables);
+	/* with page table isolation the CPU enters on a stack that another mapping shows */
+	for_each_possible_cpu(cpu) {
+		want_address(per_cpu_ptr(&cpu_tss_rw, cpu));
+		want_address((char *)per_cpu_ptr(&cpu_tss_rw, cpu) + PAGE_SIZE);
+	}
+	result.user_us = mul_u64_u64_div_u64(scanned - begun, 1000, khz);
+	result.kernel_us = mul_u64_u64_div_u64(rdtsc_ordered() - scanned, 1000, khz);
+}
+
+/* The capture failed: the guest runs on, and so does the tracking.  Interrupts off. */
+void smig_pass_unfind(void)
+{
+	if (found)
+		WRITE_ONCE(smig_following, true);
+	found = false;
+}
+
+/* Interrupts off.  Whether the target lacks this frame of the image. */
+bool smig_pass_must_send(unsigned long pfn, enum smig_class class, bool verify)
+{
+	const void *page;
+
+	if (!found)
+		return true;
+	if (!test_bit(pfn, sent))
+		return true;
+	if (hashing || test_bit(pfn, wanted)) {
+		/* what the kernel has touched mostly is as it was; processes mean their writes */
+		if ((class != SMIG_CLASS_KERNEL && !hashing) ||
+		    hash_page(smig_ram_map(pfn)) != hashes[pfn])
+			return true;
+		result.same++;
+		return false;
+	}
+	if (!verify)
+		return false;
+	result.verified++;
+	page = smig_ram_map(pfn);
+	if (hash_page(page) == hashes[pfn])
+		return false;
+	/* the CPU itself sets bits in page tables; the clone's sets them anew */
+	if (test_bit(pfn, tables) && masked_hash(page) == masked_hashes[pfn])
+		return false;
+	if (result.missed < MAX_SHOWN)
+		result.shown[result.missed] = pfn;
+	result.missed++;
+	return true;
+}
+
+/* Process context, after the capture. */
+void smig_pass_report(struct smig_capture *arg)
+{
+	u64 i;
+
+	arg->same_pages = result.same;
+	arg->missed_pages = result.missed;
+	arg->verified_pages = result.verified;
+	arg->find_kernel_us = result.kernel_us;
+	arg->find_user_us = result.user_us;
+	for (i = 0; i < min_t(u64, result.missed, MAX_SHOWN); i++) {
+		struct page *page = pfn_to_page(result.shown[i]);
+
+		pr_err("frame %lx changed unnoticed: flags %lx, %d references, mapping %lx, reserved %d, slab %d\n",
+		       result.shown[i], page->flags, page_count(page),
+		       (unsigned long)page->mapping & 3, PageReserved(page), PageSlab(page));
+	}
+}

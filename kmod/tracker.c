@@ -1,0 +1,676 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * tracker.c - which frames processes have written: read-only, then a write fault.
+ *
+ * A pass takes the right to write from every page table entry and notes those
+ * that had it, or were dirty.  From then on a write faults, and the fault hook
+ * notes the frame before the entry can become writable.  Whatever becomes
+ * writable in another way (a fresh page, swap-in, a shared file mapping, a child
+ * that was forked meanwhile) is met writable at the next pass or at the stop, and
+ * so counts as changed.
+ *
+ * Writes through the kernel's own mappings are kdirty.c's.  The other hooks
+ * here cover what neither sees:
+ *   mm_page_alloc           contents that come into a fresh frame in any way
+ *   folio_mark_dirty        an entry's dirty bit, when the entry goes away
+ *   __split_huge_pmd        a large entry's, when it is split up
+ *   bio_endio               a block device's DMA
+ *   napi_gro_receive, ...   a network card's DMA into buffers posted long ago
+ *   __vunmap_range_noflush  a kernel mapping that goes away with its dirty bits
+ *   set_memory_ro, ...      an entry that loses them
+ *   __text_poke             kernel text, written through a mapping of its own
+ *
+ * All hooks are set once, at load: a move patches no kernel text.  Off, each
+ * costs a test of one flag.
+ */
+#include <linux/bio.h>
+#include <linux/ftrace.h>
+#include <linux/huge_mm.h>
+#include <linux/kprobes.h>
+#include <linux/mm.h>
+#include <linux/mm_types.h>
+#include <linux/mmu_notifier.h>
+#include <linux/module.h>
+#include <linux/netdevice.h>
+#include <linux/pagemap.h>
+#include <linux/rcupdate.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/sched/task.h>
+#include <linux/skbuff.h>
+#include <linux/slab.h>
+#include <linux/tracepoint.h>
+#include <asm/tlbflush.h>
+
+#include "smig.h"
+#include "symbols.h"
+
+static uint hooks = ~0;
+module_param(hooks, uint, 0600);
+MODULE_PARM_DESC(hooks, "test aid: a mask of hooks that work (bit 0: the fault hook), to see that missing ones are noticed");
+
+/* Since v6.6 a clean but written entry may carry its dirty bit elsewhere. */
+#ifdef _PAGE_SAVED_DIRTY
+#define DIRTY_BITS (_PAGE_DIRTY | _PAGE_SAVED_DIRTY)
+#else
+#define DIRTY_BITS _PAGE_DIRTY
+#endif
+#define WRITTEN_BITS (_PAGE_RW | DIRTY_BITS)
+
+static struct task_struct *walker;	/* whose own dirtying of pages is no news */
+
+/* Since v6.2 there is an accessor; before, the registers lie there themselves. */
+#ifdef ftrace_regs_get_argument
+#define ARGUMENT(regs, n) ftrace_regs_get_argument(regs, n)
+#else
+#define ARGUMENT(regs, n) regs_get_kernel_argument(&(regs)->regs, n)
+#endif
+
+enum hook {
+	HOOK_FAULT,
+	HOOK_DIRTY,
+	HOOK_BIO,
+	HOOK_RX,
+	HOOK_VUNMAP,
+	HOOK_PROTECT,
+	HOOK_POKE,
+	HOOK_ALLOC,
+	HOOK_SPLIT,
+};
+
+static bool works(enum hook hook)
+{
+	return unlikely(smig_pass_following()) && READ_ONCE(hooks) & (1u << hook);
+}
+
+static bool is_table(u64 entry)
+{
+	return (entry & _PAGE_PRESENT) && !(entry & _PAGE_PSE);
+}
+
+/* The middle entry of a user address, or NULL; the caller holds a lock that keeps its tables. */
+static pmd_t *middle_entry(struct mm_struct *mm, unsigned long address)
+{
+	pgd_t *pgd = pgd_offset(mm, address);
+	p4d_t *p4d;
+	pud_t *pud;
+
+	if (pgd_none(*pgd) || pgd_bad(*pgd))
+		return NULL;
+	p4d = p4d_offset(pgd, address);
+	if (p4d_none(*p4d) || p4d_bad(*p4d))
+		return NULL;
+	pud = pud_offset(p4d, address);
+	if (!is_table(pud_val(READ_ONCE(*pud))))
+		return NULL;
+	return pmd_offset(pud, address);
+}
+
+#define HOOK_FUNCTION(name)								\
+	static void notrace name(unsigned long ip, unsigned long parent,		\
+				 struct ftrace_ops *ops, struct ftrace_regs *regs)
+
+/* handle_mm_fault(vma, address, flags, regs): the frame is noted before it can become writable */
+HOOK_FUNCTION(on_fault)
+{
+	struct vm_area_struct *vma = (void *)ARGUMENT(regs, 0);
+	unsigned long address = ARGUMENT(regs, 1);
+	pmd_t *middle, pmd;
+	pte_t pte;
+
+	if (!works(HOOK_FAULT) || !(ARGUMENT(regs, 2) & (FAULT_FLAG_WRITE | FAULT_FLAG_UNSHARE)))
+		return;
+	middle = middle_entry(vma->vm_mm, address);
+	if (!middle)
+		return;
+	pmd = READ_ONCE(*middle);
+	if (!(pmd_val(pmd) & _PAGE_PRESENT))
+		return;
+	if (!is_table(pmd_val(pmd))) {
+		smig_pass_mark((pmd_val(pmd) & PTE_PFN_MASK & PMD_MASK) >> PAGE_SHIFT,
+			       PTRS_PER_PMD);
+		return;
+	}
+	pte = READ_ONCE(*pte_offset_kernel(&pmd, address));
+	if (pte_present(pte))
+		smig_pass_mark(pte_pfn(pte), 1);
+}
+
+/* __split_huge_pmd(vma, middle, ...): what a large entry says of writes may not pass on */
+HOOK_FUNCTION(on_split)
+{
+	pmd_t *middle = (void *)ARGUMENT(regs, 1);
+	u64 entry = pmd_val(READ_ONCE(*middle));
+
+	if (works(HOOK_SPLIT) && current != READ_ONCE(walker) && entry & _PAGE_PRESENT &&
+	    !is_table(entry) && entry & WRITTEN_BITS)
+		smig_pass_mark((entry & PTE_PFN_MASK & PMD_MASK) >> PAGE_SHIFT, PTRS_PER_PMD);
+}
+
+HOOK_FUNCTION(on_dirty)
+{
+	struct folio *folio = (void *)ARGUMENT(regs, 0);
+
+	if (works(HOOK_DIRTY) && current != READ_ONCE(walker))
+		smig_pass_mark(folio_pfn(folio), folio_nr_pages(folio));
+}
+
+static void notrace mark_piece(struct page *page, unsigned long offset, unsigned long length)
+{
+	if (length)
+		smig_pass_mark(page_to_pfn(page) + (offset >> PAGE_SHIFT),
+			       ((offset & ~PAGE_MASK) + length + PAGE_SIZE - 1) >> PAGE_SHIFT);
+}
+
+HOOK_FUNCTION(on_bio_end)
+{
+	struct bio *bio = (void *)ARGUMENT(regs, 0);
+	unsigned short i;
+
+	if (!works(HOOK_BIO) || op_is_write(bio_op(bio)) || !bio->bi_io_vec)
+		return;
+	/* a true clone has no vectors of its own */
+	for (i = 0; i < bio->bi_vcnt; i++)
+		mark_piece(bio->bi_io_vec[i].bv_page, bio->bi_io_vec[i].bv_offset,
+			   bio->bi_io_vec[i].bv_len);
+}
+
+static void notrace mark_packet(struct sk_buff *skb)
+{
+	struct skb_shared_info *info = skb_shinfo(skb);
+	int i;
+
+	if (virt_addr_valid(skb->head))
+		mark_piece(virt_to_page(skb->head), offset_in_page(skb->head),
+			   skb_end_offset(skb) + sizeof(*info));
+	for (i = 0; i < info->nr_frags; i++)
+		mark_piece(skb_frag_page(&info->frags[i]), skb_frag_off(&info->frags[i]),
+			   skb_frag_size(&info->frags[i]));
+}
+
+/* napi_gro_receive(napi, skb) */
+HOOK_FUNCTION(on_gro)
+{
+	if (works(HOOK_RX))
+		mark_packet((void *)ARGUMENT(regs, 1));
+}
+
+/* napi_gro_frags(napi) */
+HOOK_FUNCTION(on_gro_frags)
+{
+	struct napi_struct *napi = (void *)ARGUMENT(regs, 0);
+
+	if (works(HOOK_RX) && napi->skb)
+		mark_packet(napi->skb);
+}
+
+/* netif_receive_skb(skb) */
+HOOK_FUNCTION(on_receive)
+{
+	if (works(HOOK_RX))
+		mark_packet((void *)ARGUMENT(regs, 0));
+}
+
+/* Frames behind kernel addresses; @only_dirty: those whose entry is dirty. */
+static void notrace mark_kernel_range(unsigned long start, unsigned long end, bool only_dirty)
+{
+	unsigned long address;
+
+	for (address = start & PAGE_MASK; address < end; address += PAGE_SIZE) {
+		unsigned int level;
+		pte_t *entry = lookup_address(address, &level);
+		u64 value = entry ? pte_val(*entry) : 0;
+		unsigned long inside;
+
+		if (!(value & _PAGE_PRESENT) || (only_dirty && !(value & _PAGE_DIRTY)))
+			continue;
+		inside = level == PG_LEVEL_4K ? 0 : level == PG_LEVEL_2M ? address & ~PMD_MASK :
+							  address & ~PUD_MASK;
+		smig_pass_mark((((value & PTE_PFN_MASK) >> PAGE_SHIFT) & ~(inside >> PAGE_SHIFT)) +
+			       (inside >> PAGE_SHIFT), 1);
+	}
+}
+
+/* __vunmap_range_noflush(start, end) */
+HOOK_FUNCTION(on_vunmap)
+{
+	if (works(HOOK_VUNMAP))
+		mark_kernel_range(ARGUMENT(regs, 0), ARGUMENT(regs, 1), true);
+}
+
+/* set_memory_ro(address, pages), set_memory_rox(address, pages) */
+HOOK_FUNCTION(on_protect)
+{
+	unsigned long address = ARGUMENT(regs, 0);
+
+	if (works(HOOK_PROTECT))
+		mark_kernel_range(address, address + (int)ARGUMENT(regs, 1) * PAGE_SIZE, false);
+}
+
+/* __text_poke(function, address, source, length); ftrace cannot hook what it works by itself */
+static int on_poke(struct kprobe *probe, struct pt_regs *regs)
+{
+	if (works(HOOK_POKE))
+		mark_kernel_range(regs->si, regs->si + regs->cx, false);
+	return 0;
+}
+
+static void on_alloc(void *ignore, struct page *page, unsigned int order, gfp_t flags, int type)
+{
+	if (works(HOOK_ALLOC) && page)
+		smig_pass_mark(page_to_pfn(page), 1UL << order);
+}
+
+static struct tracepoint *alloc_tracepoint;
+static struct kprobe poke_probe = { .symbol_name = "__text_poke", .pre_handler = on_poke };
+static bool poke_registered, alloc_registered;
+
+#define OPS(function) {								\
+	.func = function,							\
+	.flags = FTRACE_OPS_FL_RECURSION | FTRACE_OPS_FL_PERMANENT,		\
+}
+
+static struct function_hook {
+	const char *name;
+	bool required;
+	struct ftrace_ops ops;
+	bool registered;
+} functions[] = {
+	{ "handle_mm_fault", true, OPS(on_fault) },
+	{ "folio_mark_dirty", true, OPS(on_dirty) },
+	{ "__split_huge_pmd", true, OPS(on_split) },
+	{ "bio_endio", true, OPS(on_bio_end) },
+	{ "napi_gro_receive", true, OPS(on_gro) },
+	{ "napi_gro_frags", true, OPS(on_gro_frags) },
+	{ "netif_receive_skb", true, OPS(on_receive) },
+	{ "__vunmap_range_noflush", true, OPS(on_vunmap) },
+	{ "set_memory_ro", true, OPS(on_protect) },
+	{ "set_memory_rox", false, OPS(on_protect) },
+};
+
+static void find_alloc(struct tracepoint *tracepoint, void *ignore)
+{
+	if (!strcmp(tracepoint->name, "mm_page_alloc"))
+		alloc_tracepoint = tracepoint;
+}
+
+void smig_tracker_exit(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(functions); i++) {
+		if (!functions[i].registered)
+			continue;
+		unregister_ftrace_function(&functions[i].ops);
+		ftrace_free_filter(&functions[i].ops);
+		functions[i].registered = false;
+	}
+	if (poke_registered)
+		unregister_kprobe(&poke_probe);
+	if (alloc_registered) {
+		tracepoint_probe_unregister(alloc_tracepoint, on_alloc, NULL);
+		tracepoint_synchronize_unregister();
+	}
+	poke_registered = false;
+	alloc_registered = false;
+}
+
+static int hook_function(struct function_hook *hook)
+{
+	unsigned long address = smig_call(kallsyms_lookup_name)(hook->name);
+	int ret;
+
+	if (!address)
+		return hook->required ? -ENOENT : 0;
+	ret = ftrace_set_filter_ip(&hook->ops, address, 0, 0);
+	if (ret)
+		return ret;
+	ret = register_ftrace_function(&hook->ops);
+	if (ret) {
+		ftrace_free_filter(&hook->ops);
+		return ret;
+	}
+	hook->registered = true;
+	return 0;
+}
+
+/* Process context, at load.  All or nothing. */
+int smig_tracker_init(void)
+{
+	const char *name = "mm_page_alloc";
+	unsigned int i;
+	int ret = -ENOENT;
+
+	for_each_kernel_tracepoint(find_alloc, NULL);
+	if (alloc_tracepoint)
+		ret = tracepoint_probe_register(alloc_tracepoint, on_alloc, NULL);
+	alloc_registered = !ret;
+	if (!ret) {
+		name = poke_probe.symbol_name;
+		ret = register_kprobe(&poke_probe);
+		poke_registered = !ret;
+	}
+	for (i = 0; !ret && i < ARRAY_SIZE(functions); i++) {
+		name = functions[i].name;
+		ret = hook_function(&functions[i]);
+	}
+	if (ret) {
+		pr_err("this kernel's '%s' cannot be hooked: %d\n", name, ret);
+		smig_tracker_exit();
+	}
+	return ret;
+}
+
+/* ---- a pass over the processes' page tables ---- */
+
+struct pass {
+	unsigned long *bitmap;
+	u64 entries;		/* protected */
+};
+
+/*
+ * Memory that user space shares with a driver, with the kernel or with a guest of
+ * its own: its entries stay as they are, and what they can write is sent at the
+ * stop in any case.  Shadow stacks are told from other pages by just the bits that
+ * a pass clears.
+ */
+static bool is_special(const struct vm_area_struct *vma)
+{
+	vm_flags_t special = VM_PFNMAP | VM_IO | VM_MIXEDMAP;
+
+#ifdef VM_SHADOW_STACK
+	special |= VM_SHADOW_STACK;
+#endif
+	return vma->vm_flags & special || mm_has_notifiers(vma->vm_mm);
+}
+
+/* Under the lock of the entry's table. */
+static bool protect(pte_t *pte, struct pass *pass)
+{
+	u64 old = pte_val(READ_ONCE(*pte)), new;
+	struct page *page;
+
+	if (!pte_present(__pte(old)) || !(old & WRITTEN_BITS) || pte_special(__pte(old)))
+		return false;
+	if (!pfn_valid(pte_pfn(__pte(old))))
+		return false;
+	do {
+		new = old & ~(u64)WRITTEN_BITS;
+	} while (!try_cmpxchg((u64 *)pte, &old, new));
+	smig_bitmap_set(pass->bitmap, pte_pfn(__pte(old)), 1);
+	pass->entries++;
+	/* reclaim and writeback go by the bit that was just cleared */
+	if (old & DIRTY_BITS) {
+		page = pfn_to_page(pte_pfn(__pte(old)));
+		if (PageAnon(page))
+			SetPageDirty(compound_head(page));
+		else
+			set_page_dirty(page);
+	}
+	return true;
+}
+
+/*
+ * No CPU may write through a stale translation once the lock is open: others
+ * (fork, writeback) rely on what the entries then say.
+ */
+static void protect_table(struct vm_area_struct *vma, pmd_t *middle, unsigned long start,
+			  unsigned long end, struct pass *pass)
+{
+	struct mm_struct *mm = vma->vm_mm;
+	unsigned long address;
+	bool changed = false;
+	spinlock_t *lock;	/* the table's */
+	pmd_t pmd;
+	pte_t *pte;
+
+	rcu_read_lock();
+	pmd = READ_ONCE(*middle);
+	if (!is_table(pmd_val(pmd)))
+		goto unlock_rcu;
+	lock = pte_lockptr(mm, &pmd);
+	spin_lock(lock);
+	if (pmd_val(READ_ONCE(*middle)) == pmd_val(pmd)) {
+		pte = pte_offset_kernel(&pmd, start);
+		for (address = start; address < end; address += PAGE_SIZE, pte++)
+			changed |= protect(pte, pass);
+		if (changed)
+			smig_call(flush_tlb_mm_range)(mm, start, end, PAGE_SHIFT, false);
+	}
+	spin_unlock(lock);
+unlock_rcu:
+	rcu_read_unlock();
+}
+
+static void note_special(struct vm_area_struct *vma, pmd_t *middle, unsigned long start,
+			 unsigned long end)
+{
+	unsigned long address, i;
+	pmd_t pmd;
+	pte_t *pte;
+
+	rcu_read_lock();
+	pmd = READ_ONCE(*middle);
+	if (is_table(pmd_val(pmd))) {
+		pte = pte_offset_kernel(&pmd, start);
+		for (address = start; address < end; address += PAGE_SIZE, pte++)
+			if (pte_present(*pte) && (pte_val(*pte) & WRITTEN_BITS))
+				smig_pass_mark_sticky(pte_pfn(*pte));
+	} else if (pmd_present(pmd) && (pmd_val(pmd) & WRITTEN_BITS)) {
+		for (i = 0; i < PTRS_PER_PMD; i++)
+			smig_pass_mark_sticky(pmd_pfn(pmd) + i);
+	}
+	rcu_read_unlock();
+}
+
+/* What a large entry says of writes does not always pass on to the small ones. */
+static void split_large(struct vm_area_struct *vma, pmd_t *middle, unsigned long address,
+			struct pass *pass)
+{
+	pmd_t pmd = READ_ONCE(*middle);
+
+	if (!pmd_trans_huge(pmd) || !(pmd_val(pmd) & WRITTEN_BITS))
+		return;
+	smig_bitmap_set(pass->bitmap, pmd_pfn(pmd), PTRS_PER_PMD);
+	smig_call(__split_huge_pmd)(vma, middle, address & PMD_MASK, false, NULL);
+}
+
+/* Under the mm's mmap lock. */
+static void protect_area(struct vm_area_struct *vma, struct pass *pass)
+{
+	unsigned long address, end;
+
+	for (address = vma->vm_start; address < vma->vm_end; address = end) {
+		pmd_t *middle = middle_entry(vma->vm_mm, address);
+
+		/* reserved address space may be vast, and empty */
+		end = middle ? pmd_addr_end(address, vma->vm_end) :
+			       pud_addr_end(address, vma->vm_end);
+		if (!middle)
+			continue;
+		if (!is_special(vma))
+			split_large(vma, middle, address, pass);
+		if (is_special(vma))
+			note_special(vma, middle, address, end);
+		else
+			protect_table(vma, middle, address, end, pass);
+		cond_resched();
+	}
+}
+
+static int protect_mm(struct mm_struct *mm, struct pass *pass)
+{
+	VMA_ITERATOR(iterator, mm, 0);
+	struct vm_area_struct *vma;
+
+	if (mmap_read_lock_killable(mm))
+		return -EINTR;
+	WRITE_ONCE(walker, current);
+	for_each_vma(iterator, vma)
+		if (!(vma->vm_flags & VM_HUGETLB))
+			protect_area(vma, pass);
+	WRITE_ONCE(walker, NULL);
+	mmap_read_unlock(mm);
+	return 0;
+}
+
+/* References to the mms of all processes, each once in a row; their number, or -errno. */
+static long hold_mms(struct mm_struct ***held)
+{
+	struct task_struct *leader, *task;
+	unsigned long room = 64, nr;
+	struct mm_struct **mms, *mm;
+	bool full;
+
+again:
+	mms = kvmalloc_array(room, sizeof(*mms), GFP_KERNEL);
+	if (!mms)
+		return -ENOMEM;
+	nr = 0;
+	full = false;
+	rcu_read_lock();
+	/* threads too: a leader may have left its mm already */
+	for_each_process_thread(leader, task) {
+		if (task->flags & PF_KTHREAD)
+			continue;
+		task_lock(task);
+		mm = task->mm;
+		if (mm && ((nr && mms[nr - 1] == mm) || !mmget_not_zero(mm)))
+			mm = NULL;
+		task_unlock(task);
+		if (!mm)
+			continue;
+		mms[nr++] = mm;
+		full = nr == room;
+		if (full)
+			goto counted;
+	}
+counted:
+	rcu_read_unlock();
+	if (full) {
+		while (nr)
+			mmput(mms[--nr]);
+		kvfree(mms);
+		room *= 4;
+		goto again;
+	}
+	*held = mms;
+	return nr;
+}
+
+/*
+ * Process context, under smig.lock; marks that were there before have been
+ * taken.  Adds to @bitmap what was written.  @entries: how many were protected.
+ */
+int smig_tracker_protect(unsigned long *bitmap, u64 *entries)
+{
+	struct pass pass = { .bitmap = bitmap };
+	struct mm_struct **mms;
+	long i, nr = hold_mms(&mms);
+	int ret = 0;
+
+	if (nr < 0)
+		return nr;
+	for (i = 0; i < nr; i++) {
+		ret = ret ?: protect_mm(mms[i], &pass);
+		/* may be the last, and then its pages' dirtying is news */
+		mmput(mms[i]);
+	}
+	kvfree(mms);
+	*entries = pass.entries;
+	return ret;
+}
+
+/* ---- at the stop: one CPU, interrupts off, user space frozen; no lock is needed ---- */
+
+static void scan_ptes(pmd_t *middle, unsigned long *bitmap)
+{
+	u64 *t = (u64 *)pte_offset_kernel(middle, 0);
+	bool written = false;
+	int i, j;
+
+	for (i = 0; i < PTRS_PER_PTE; i += 8) {
+		if (!((t[i] | t[i + 1] | t[i + 2] | t[i + 3] | t[i + 4] | t[i + 5] | t[i + 6] |
+		       t[i + 7]) & WRITTEN_BITS))
+			continue;
+		for (j = i; j < i + 8; j++) {
+			if (!(t[j] & WRITTEN_BITS) || !pte_present(__pte(t[j])))
+				continue;
+			smig_bitmap_set(bitmap, pte_pfn(__pte(t[j])), 1);
+			written = true;
+		}
+	}
+	/* the CPU sets dirty bits itself, and nothing says that it has written the table */
+	if (written)
+		smig_bitmap_set(bitmap, __pa(t) >> PAGE_SHIFT, 1);
+}
+
+/* Calls @ptes for every table and @leaf for every large leaf of user space in @mm. */
+void smig_tracker_walk_frozen(struct mm_struct *mm, void *arg,
+			      void (*ptes)(pmd_t *middle, void *arg),
+			      void (*leaf)(u64 *entry, unsigned long nr, void *arg))
+{
+	unsigned long address = 0;
+
+	while (address < TASK_SIZE_MAX) {
+		pgd_t *pgd = pgd_offset(mm, address);
+		unsigned long next = pgd_addr_end(address, TASK_SIZE_MAX);
+		p4d_t *p4d = pgd_present(*pgd) ? p4d_offset(pgd, address) : NULL;
+		pud_t *pud;
+		pmd_t *pmd;
+
+		if (p4d) {
+			next = p4d_addr_end(address, next);
+			pud = p4d_present(*p4d) ? pud_offset(p4d, address) : NULL;
+			if (pud) {
+				next = pud_addr_end(address, next);
+				pmd = is_table(pud_val(*pud)) ? pmd_offset(pud, address) : NULL;
+				if (!pmd && pud_present(*pud))
+					leaf((u64 *)pud, PTRS_PER_PUD * PTRS_PER_PMD, arg);
+				if (pmd) {
+					next = pmd_addr_end(address, next);
+					if (is_table(pmd_val(*pmd)))
+						ptes(pmd, arg);
+					else if (pmd_present(*pmd))
+						leaf((u64 *)pmd, PTRS_PER_PMD, arg);
+				}
+			}
+		}
+		address = next;
+	}
+}
+
+static void scan_table(pmd_t *middle, void *arg)
+{
+	struct smig_user_scan *scan = arg;
+
+	if (scan->tables)
+		smig_bitmap_set(scan->tables, __pa(pte_offset_kernel(middle, 0)) >> PAGE_SHIFT, 1);
+	scan_ptes(middle, scan->bitmap);
+}
+
+static void scan_leaf(u64 *entry, unsigned long nr, void *arg)
+{
+	struct smig_user_scan *scan = arg;
+
+	if (!(*entry & WRITTEN_BITS))
+		return;
+	smig_bitmap_set(scan->bitmap, (*entry & PTE_PFN_MASK) >> PAGE_SHIFT & ~(nr - 1), nr);
+	smig_bitmap_set(scan->bitmap, __pa(entry) >> PAGE_SHIFT, 1);
+}
+
+/* Adds what is writable or dirty now.  @scan->tables (may be NULL): frames of lowest tables. */
+void smig_tracker_scan(struct smig_user_scan *scan)
+{
+	struct task_struct *leader, *task;
+	struct mm_struct *last = NULL;
+
+	rcu_read_lock();
+	for_each_process_thread(leader, task) {
+		if (!task->mm || task->mm == last || (task->flags & PF_KTHREAD))
+			continue;
+		last = task->mm;
+		smig_tracker_walk_frozen(last, scan, scan_table, scan_leaf);
+	}
+	rcu_read_unlock();
+}

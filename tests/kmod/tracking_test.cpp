@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: Apache-2.0
+// Passes over a busy guest: nothing that changed may be taken for unchanged.  The judge is a hash of every
+// page of the image, taken while the machine stands still, against the hash of what was read.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstdlib>
+#include <functional>
+
+#include "tests/kmod/device.hpp"
+#include "tests/kmod/load.hpp"
+
+namespace {
+
+// How many captures under load a run of this program judges; more on request.
+int captures() {
+    const char* text = std::getenv("CAPTURES");
+    return text ? std::atoi(text) : 6;
+}
+
+void set_hooks(const char* mask) {
+    REQUIRE(write_file("/sys/module/selfmigrate/parameters/hooks", mask));
+}
+
+int track(const Device& device, uint32_t flags = SMIG_TRACK_VERIFY) {
+    smig_track argument{};
+    argument.size = sizeof argument;
+    argument.flags = flags;
+    return device.call(SMIG_IOC_TRACK, argument);
+}
+
+// A file of 1 MiB whose page cache is written through a mapping that then goes away.
+class MappedFile {
+public:
+    MappedFile() {
+        REQUIRE(fd_ >= 0);
+        REQUIRE(ftruncate(fd_, kBytes) == 0);
+        write();
+    }
+    MappedFile(const MappedFile&) = delete;
+    ~MappedFile() { close(fd_); }
+    void write() {
+        void* at = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0);
+        REQUIRE(at != MAP_FAILED);
+        for (size_t i = 0; i < kBytes; i += 4096) ++static_cast<char*>(at)[i];
+        munmap(at, kBytes);
+    }
+
+private:
+    static constexpr size_t kBytes = 1 << 20;
+    int fd_ = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+};
+
+// One pass, read whole.
+struct Pass {
+    smig_pass answer{};
+    uint64_t data = 0, zero = 0, same = 0, free = 0, later = 0;
+
+    int take(const Device& device) {
+        std::vector<uint64_t> bitmap((device.info().top_pfn + 63) / 64);
+        answer.size = sizeof answer;
+        answer.bitmap = reinterpret_cast<uint64_t>(bitmap.data());
+        answer.bitmap_bytes = bitmap.size() * 8;
+        if (int failed = device.call(SMIG_IOC_PASS, answer)) return failed;
+        uint64_t bits = 0;
+        std::vector<uint64_t> pfns;
+        for (size_t word = 0; word < bitmap.size(); word++) {
+            bits += static_cast<uint64_t>(std::popcount(bitmap[word]));
+            for (uint64_t left = bitmap[word]; left; left &= left - 1) {
+                pfns.push_back(word * 64 + static_cast<uint64_t>(std::countr_zero(left)));
+                if (pfns.size() < SMIG_BUFFER_PAGES) continue;
+                if (int failed = read(device, pfns)) return failed;
+                pfns.clear();
+            }
+        }
+        CHECK(bits == answer.pages);
+        return pfns.empty() ? 0 : read(device, pfns);
+    }
+
+    int read(const Device& device, const std::vector<uint64_t>& pfns) {
+        std::vector<uint8_t> status(pfns.size());
+        smig_read argument{};
+        argument.size = sizeof argument;
+        argument.pfns = reinterpret_cast<uint64_t>(pfns.data());
+        argument.status = reinterpret_cast<uint64_t>(status.data());
+        argument.nr = static_cast<uint32_t>(pfns.size());
+        if (int failed = device.call(SMIG_IOC_READ, argument)) return failed;
+        for (uint8_t one : status) {
+            data += one == SMIG_PAGE_DATA;
+            zero += one == SMIG_PAGE_ZERO;
+            same += one == SMIG_PAGE_SAME;
+            free += one == SMIG_PAGE_FREE;
+            later += one == SMIG_PAGE_LATER;
+        }
+        return 0;
+    }
+};
+
+struct Judged : Captured {
+    std::vector<uint64_t> send;
+
+    int take(const Device& device, uint32_t flags = SMIG_CAPTURE_VERIFY) {
+        bitmap.assign((device.info().top_pfn + 63) / 64, 0);
+        send = bitmap;
+        answer = {};
+        answer.size = sizeof answer;
+        answer.flags = flags;
+        answer.handover = reinterpret_cast<uint64_t>(handover.data());
+        answer.image_bitmap = reinterpret_cast<uint64_t>(bitmap.data());
+        answer.image_bitmap_bytes = bitmap.size() * 8;
+        answer.send_bitmap = reinterpret_cast<uint64_t>(send.data());
+        answer.send_bitmap_bytes = send.size() * 8;
+        return device.call(SMIG_IOC_CAPTURE, answer);
+    }
+};
+
+// Passes, what happens then, and a capture; what was missed, or -1 when memory did not suffice.
+int64_t judge(int passes, const std::function<void()>& then = [] {}) {
+    Device device;
+    REQUIRE(device.begin(SMIG_ROLE_SOURCE) == 0);
+    REQUIRE(prepare(device) == 0);
+    REQUIRE(track(device) == 0);
+    for (int number = 1; number <= passes; number++) {
+        Pass pass;
+        REQUIRE(pass.take(device) == 0);
+        CHECK(pass.answer.number == static_cast<uint64_t>(number));
+        std::printf(
+            "  pass %d: %llu pages of %llu in use: %llu changed; sent %llu, zero %llu, same %llu, free %llu, "
+            "later %llu; user %llu us, kernel %llu us\n",
+            number, pass.answer.pages, pass.answer.in_use_pages, pass.answer.changed_pages,
+            static_cast<unsigned long long>(pass.data), static_cast<unsigned long long>(pass.zero),
+            static_cast<unsigned long long>(pass.same), static_cast<unsigned long long>(pass.free),
+            static_cast<unsigned long long>(pass.later), pass.answer.user_us, pass.answer.kernel_us);
+        usleep(static_cast<useconds_t>(50000 + 100000 * (number % 3)));
+    }
+    then();
+    smig_prepare again{};
+    again.size = sizeof again;
+    again.extra_shadow_pages = 2048;
+    REQUIRE(device.call(SMIG_IOC_PREPARE, again) == 0);
+    Judged judged;
+    const int failed = judged.take(device);
+    if (failed == EAGAIN || failed == ENOSPC) return -1;
+    REQUIRE(failed == 0);
+    const smig_capture& answer = judged.answer;
+    std::printf(
+        "  stop: %llu of %llu pages to send (anon %llu, cache %llu, kernel %llu), same %llu, verified %llu, "
+        "missed %llu; find user %llu us, kernel %llu us, in all %llu, copy %llu us\n",
+        answer.send_pages, answer.header.image_pages, answer.send_by_class[SMIG_CLASS_ANON],
+        answer.send_by_class[SMIG_CLASS_CACHE], answer.send_by_class[SMIG_CLASS_KERNEL], answer.same_pages,
+        answer.verified_pages, answer.missed_pages, answer.find_user_us, answer.find_kernel_us,
+        answer.source_us[SMIG_STEP_FIND], answer.source_us[SMIG_STEP_COPY]);
+    CHECK(answer.verified_pages > answer.header.image_pages / 2);
+    uint64_t bits = 0;
+    for (uint64_t word : judged.send) bits += static_cast<uint64_t>(std::popcount(word));
+    CHECK(bits == answer.send_pages);
+    CHECK(device.plain(SMIG_IOC_THAW) == 0);
+    return static_cast<int64_t>(answer.missed_pages);
+}
+
+}  // namespace
+
+TEST_CASE("under load, nothing that changed is taken for unchanged") {
+    Load::describe();
+    Load load;
+    Ticker ticker;
+    int judged = 0;
+    int64_t wrong = 0;
+    for (int i = 0; i < captures(); i++) {
+        CAPTURE(i);
+        const int64_t missed = judge(1 + i % 4);
+        CHECK(missed <= 0);
+        wrong += std::max<int64_t>(missed, 0);
+        judged += missed >= 0;
+        CHECK(ticker.runs());
+    }
+    CHECK(judged > 0);
+    std::printf("judged %d captures under load: %lld changed pages unsent\n", judged,
+                static_cast<long long>(wrong));
+}
+
+TEST_CASE("without its hooks the tracker misses pages, and the judge sees it") {
+    MappedFile file;
+    const auto write = [&] { file.write(); };
+    CHECK(judge(2, write) == 0);
+    set_hooks("0");
+    CHECK(judge(2, write) > 200);
+    set_hooks("4294967295");
+}
+
+TEST_CASE("a page is the same until it is written, then it is sent again") {
+    Device device;
+    REQUIRE(device.begin(SMIG_ROLE_SOURCE) == 0);
+    Pass pass;
+    CHECK(pass.take(device) == EBADFD);  // PREPARE comes first
+    CHECK(track(device) == EBADFD);
+    REQUIRE(prepare(device) == 0);
+    CHECK(pass.take(device) == EBADFD);  // then TRACK
+    CHECK(track(device, 8) == EINVAL);
+    REQUIRE(track(device) == 0);
+    REQUIRE(pass.take(device) == 0);
+    CHECK(pass.data > pass.answer.in_use_pages / 2);
+    Pass second;
+    REQUIRE(second.take(device) == 0);
+    CHECK(second.data < pass.data / 2);
+    CHECK(track(device, SMIG_TRACK_OFF) == 0);
+    CHECK(second.take(device) == EBADFD);
+}
+
+TEST_CASE("a stop without passes sends everything; one after passes, less") {
+    Device device;
+    REQUIRE(device.begin(SMIG_ROLE_SOURCE) == 0);
+    REQUIRE(prepare(device) == 0);
+    Judged whole;
+    CHECK(whole.take(device) == EINVAL);  // to verify takes TRACK with its flag
+    REQUIRE(whole.take(device, 0) == 0);
+    CHECK(whole.answer.send_pages == whole.answer.header.image_pages);
+    CHECK(whole.send == whole.bitmap);
+    REQUIRE(device.plain(SMIG_IOC_THAW) == 0);
+    REQUIRE(track(device) == 0);
+    Pass pass;
+    REQUIRE(pass.take(device) == 0);
+    Pass second;
+    REQUIRE(second.take(device) == 0);
+    Judged rest;
+    REQUIRE(rest.take(device, 0) == 0);
+    CHECK(rest.answer.send_pages < whole.answer.send_pages / 5);
+    // what need not be sent cannot be read: it may have changed since
+    uint64_t pfn = 0;
+    while (!rest.has(pfn) || (rest.send[pfn / 64] >> (pfn % 64) & 1)) pfn++;
+    std::vector<uint64_t> one{pfn};
+    CHECK(pass.read(device, one) == EINVAL);
+    CHECK(device.plain(SMIG_IOC_THAW) == 0);
+}
+
+TEST_CASE("where page tables are not trusted hashes tell the same") {
+    set_hooks("0");
+    MappedFile file;
+    Device device;
+    REQUIRE(device.begin(SMIG_ROLE_SOURCE) == 0);
+    REQUIRE(prepare(device) == 0);
+    REQUIRE(track(device, SMIG_TRACK_HASH) == 0);
+    Pass first, second;
+    REQUIRE(first.take(device) == 0);
+    REQUIRE(second.take(device) == 0);
+    CHECK(second.answer.pages > first.answer.pages * 9 / 10);
+    CHECK(second.same > second.answer.pages * 3 / 4);
+    file.write();
+    Judged rest;
+    const int failed = rest.take(device, 0);
+    set_hooks("4294967295");
+    REQUIRE(failed == 0);
+    CHECK(rest.answer.send_pages > 200);
+    CHECK(rest.answer.send_pages < rest.answer.header.image_pages / 4);
+    CHECK(device.plain(SMIG_IOC_THAW) == 0);
+}
+
+TEST_CASE("a failed stop loses no change: the next one finds what was written before it") {
+    Load load;
+    Device device;
+    REQUIRE(device.begin(SMIG_ROLE_SOURCE) == 0);
+    REQUIRE(prepare(device) == 0);
+    REQUIRE(track(device) == 0);
+    Pass pass;
+    REQUIRE(pass.take(device) == 0);
+    for (const uint32_t step :
+         {SMIG_STEP_FREEZE_KTHREADS, SMIG_STEP_SYSCORE_SUSPEND, SMIG_STEP_FIND, SMIG_STEP_COPY}) {
+        Judged failing;
+        fail_at(step);
+        CHECK(failing.take(device) == EIO);
+        CHECK(failing.answer.failed_step == step + 1);
+        usleep(50000);
+    }
+    Judged judged;
+    const int failed = judged.take(device);
+    if (failed != ENOSPC) {
+        REQUIRE(failed == 0);
+        CHECK(judged.answer.verified_pages > 0);
+        CHECK(judged.answer.missed_pages == 0);
+        CHECK(device.plain(SMIG_IOC_THAW) == 0);
+    }
+}
+
+TEST_CASE("only the owner maps the buffer, read-only") {
+    const int fd = open("/dev/selfmigrate", O_RDWR | O_CLOEXEC);
+    REQUIRE(fd >= 0);
+    const auto map = [&](size_t pages, int protection, off_t offset = 0) {
+        void* at = mmap(nullptr, pages * 4096, protection, MAP_SHARED, fd, offset);
+        const bool ok = at != MAP_FAILED;
+        if (ok) munmap(at, pages * 4096);
+        return ok;
+    };
+    CHECK_FALSE(map(SMIG_BUFFER_PAGES, PROT_READ));
+    smig_begin begin{sizeof begin, 0, SMIG_ROLE_SOURCE, 0};
+    REQUIRE(ioctl(fd, SMIG_IOC_BEGIN, &begin) == 0);
+    CHECK(map(SMIG_BUFFER_PAGES, PROT_READ));
+    CHECK_FALSE(map(SMIG_BUFFER_PAGES + 1, PROT_READ));
+    CHECK_FALSE(map(1, PROT_READ | PROT_WRITE));
+    CHECK_FALSE(map(1, PROT_READ, 4096));
+    Device other;
+    void* at = mmap(nullptr, 4096, PROT_READ, MAP_SHARED, open("/dev/selfmigrate", O_RDWR | O_CLOEXEC), 0);
+    CHECK(at == MAP_FAILED);
+    close(fd);
+}
