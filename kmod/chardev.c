@@ -519,7 +519,7 @@ static int smig_release(struct inode *inode, struct file *file)
 	return 0;
 }
 
-/* The buffer that READ fills: read-only, and of the owner alone. */
+/* The buffer that READ fills: read-only, and of a source's owner alone. */
 static int smig_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	int ret;
@@ -530,7 +530,8 @@ static int smig_mmap(struct file *file, struct vm_area_struct *vma)
 	/* the caller holds the mmap lock, under which a call on this file may fault */
 	if (!mutex_trylock(&smig.lock))
 		return -EAGAIN;
-	ret = smig.owner == file ? smig_image_map_buffer(vma) : -EBADFD;
+	ret = smig.owner == file && smig.state == SMIG_STATE_SOURCE ? smig_image_map_buffer(vma) :
+								      -EBADFD;
 	mutex_unlock(&smig.lock);
 	return ret;
 }

@@ -248,7 +248,7 @@ int smig_image_begin_pass(struct smig_pass *arg)
 	return smig_pass_begin(arg, own_bitmap);
 }
 
-/* Under smig.lock, in every state of the owner. */
+/* Under smig.lock, state SOURCE: what is made here goes with the move. */
 int smig_image_map_buffer(struct vm_area_struct *vma)
 {
 	return make_buffer() ?: remap_vmalloc_range(vma, buffer, 0);

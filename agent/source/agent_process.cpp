@@ -100,7 +100,9 @@ private:
         const auto [error, count] =
             co_await asio::async_read_until(socket, asio::dynamic_buffer(text, kOrderMost), '\n', kTuple);
         if (error) co_return;
-        const std::string answer = obey(text.substr(0, count)).dump() + "\n";
+        // What a person gave as the target may be no UTF-8.
+        const std::string answer =
+            obey(text.substr(0, count)).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
         (void)co_await asio::async_write(socket, asio::buffer(answer), kTuple);
     }
 

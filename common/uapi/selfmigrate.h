@@ -197,7 +197,8 @@ struct smig_prepare {
 /*
  * Follow every change of memory from now on (SOURCE), so that pages can be sent
  * while the guest runs; with SMIG_TRACK_OFF no more.  Following ends by itself
- * when the move does.  EOPNOTSUPP: this kernel's own mappings cannot be split.
+ * when the move does.  ENOMEM, EAGAIN: this kernel's own mappings could not be
+ * split; nothing was changed, and SMIG_TRACK_HASH needs no split.
  */
 #define SMIG_TRACK_OFF 1
 #define SMIG_TRACK_VERIFY 2	/* take down what SMIG_CAPTURE_VERIFY needs */

@@ -302,4 +302,11 @@ TEST_CASE("only the owner maps the buffer, read-only") {
     void* at = mmap(nullptr, 4096, PROT_READ, MAP_SHARED, open("/dev/selfmigrate", O_RDWR | O_CLOEXEC), 0);
     CHECK(at == MAP_FAILED);
     close(fd);
+
+    // a target has no such buffer
+    const int target = open("/dev/selfmigrate", O_RDWR | O_CLOEXEC);
+    smig_begin landing{sizeof landing, 0, SMIG_ROLE_TARGET, 0};
+    REQUIRE(ioctl(target, SMIG_IOC_BEGIN, &landing) == 0);
+    CHECK(mmap(nullptr, 4096, PROT_READ, MAP_SHARED, target, 0) == MAP_FAILED);
+    close(target);
 }

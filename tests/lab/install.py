@@ -81,11 +81,12 @@ def _install_backported(packages: list[str]) -> None:
         added.flush()
         os.chmod(added.name, 0o644)
         with_it = ("-o", f"Dir::Etc::SourceList={added.name}")
-        _apt("update", *with_it)
-        _apt("install", "--no-install-recommends", "-t", BACKPORTS, *with_it, *packages)
+        # where there are none, every run comes here
+        _apt("update", *with_it, attempts=2)
+        _apt("install", "--no-install-recommends", "-t", BACKPORTS, *with_it, *packages, attempts=2)
 
 
-def _apt(*arguments: str) -> None:
+def _apt(*arguments: str, attempts: int = ATTEMPTS) -> None:
     """One apt-get call, repeated while another apt or the network is in the way."""
     command = [
         "apt-get",
@@ -101,7 +102,7 @@ def _apt(*arguments: str) -> None:
     ]
     environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive", LC_ALL="C")
     output = ""
-    for attempt in range(ATTEMPTS):
+    for attempt in range(attempts):
         if attempt:
             time.sleep(PAUSE_S)
         done = subprocess.run(
@@ -117,7 +118,7 @@ def _apt(*arguments: str) -> None:
             return
         output = done.stdout
     raise LabError(
-        f"{' '.join(command[:1] + list(arguments)[:1])} failed {ATTEMPTS} times:\n{output[-2000:]}"
+        f"{' '.join(command[:1] + list(arguments)[:1])} failed {attempts} times:\n{output[-2000:]}"
     )
 
 
