@@ -157,7 +157,7 @@ static int do_census(struct file *file, void *data)
 	if (arg->flags)
 		return -EINVAL;
 	memset(arg->pages, 0, sizeof(arg->pages));
-	smig_ram_census(arg->pages);
+	smig_ram_census(arg->pages, NULL, NULL);
 	return 0;
 }
 

@@ -70,6 +70,23 @@ static unsigned long count_moved_events(void)
 	return sum;
 }
 
+static unsigned long **const bitmaps[] = {
+	&image_bitmap, &send_bitmap, &zero_bitmap, &own_bitmap, &live_bitmap,
+};
+
+static int make_bitmaps(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(bitmaps); i++) {
+		if (!*bitmaps[i])
+			*bitmaps[i] = vzalloc(smig_ram_bitmap_bytes());
+		if (!*bitmaps[i])
+			return -ENOMEM;
+	}
+	return 0;
+}
+
 static int make_buffer(void)
 {
 	if (!buffer)
@@ -79,22 +96,18 @@ static int make_buffer(void)
 
 static void drop_room(void)
 {
+	unsigned int i;
+
 	while (nr_held)
 		__free_page(held[--nr_held]);
 	vfree(held);
 	vfree(shadow_pfn);
-	vfree(image_bitmap);
-	vfree(send_bitmap);
-	vfree(zero_bitmap);
-	vfree(own_bitmap);
-	vfree(live_bitmap);
 	held = NULL;
 	shadow_pfn = NULL;
-	image_bitmap = NULL;
-	send_bitmap = NULL;
-	zero_bitmap = NULL;
-	own_bitmap = NULL;
-	live_bitmap = NULL;
+	for (i = 0; i < ARRAY_SIZE(bitmaps); i++) {
+		vfree(*bitmaps[i]);
+		*bitmaps[i] = NULL;
+	}
 	max_held = 0;
 	nr_shadow = 0;
 }
@@ -105,16 +118,10 @@ static int make_room(unsigned long max)
 	struct page **more;
 	u64 *pfns;
 
-	if (!own_bitmap) {
-		image_bitmap = vzalloc(smig_ram_bitmap_bytes());
-		send_bitmap = vzalloc(smig_ram_bitmap_bytes());
-		zero_bitmap = vzalloc(smig_ram_bitmap_bytes());
-		own_bitmap = vzalloc(smig_ram_bitmap_bytes());
-		live_bitmap = vzalloc(smig_ram_bitmap_bytes());
-		if (!image_bitmap || !send_bitmap || !zero_bitmap || !own_bitmap || !live_bitmap ||
-		    make_buffer())
-			return -ENOMEM;
-	}
+	int ret = make_bitmaps() ?: make_buffer();
+
+	if (ret)
+		return ret;
 	if (max <= max_held)
 		return 0;
 	more = vmalloc(array_size(max, sizeof(*held)));
@@ -182,7 +189,7 @@ int smig_image_prepare(struct smig_prepare *arg)
 	if (arg->vacant_bitmap && arg->vacant_bitmap_bytes < need)
 		return -EINVAL;
 	smig_call(lru_add_drain_all)();
-	smig_ram_census(pages);
+	smig_ram_census(pages, NULL, NULL);
 	/* what is held counts as the kernel's in a census */
 	shadow = pages[SMIG_CLASS_KERNEL] - min_t(u64, nr_held, pages[SMIG_CLASS_KERNEL]);
 	shadow += smig_call(nr_blockdev_pages)();
@@ -219,15 +226,12 @@ int smig_image_prepare(struct smig_prepare *arg)
 /* The clone only frees these, so they need not travel: they are OWN, like the shadow. */
 static void mark_own(void)
 {
-	const unsigned long *bitmaps[] = {
-		image_bitmap, send_bitmap, zero_bitmap, own_bitmap, live_bitmap,
-	};
 	unsigned int i;
 
 	/* anew each time: some of these come and go */
 	mark_held();
 	for (i = 0; i < ARRAY_SIZE(bitmaps); i++)
-		smig_ram_mark_vmalloc(own_bitmap, bitmaps[i], smig_ram_bitmap_bytes());
+		smig_ram_mark_vmalloc(own_bitmap, *bitmaps[i], smig_ram_bitmap_bytes());
 	smig_ram_mark_vmalloc(own_bitmap, shadow_pfn, max_held * sizeof(*shadow_pfn));
 	smig_ram_mark_vmalloc(own_bitmap, buffer, SMIG_BUFFER_PAGES * PAGE_SIZE);
 	smig_pass_mark_own(own_bitmap);
@@ -248,9 +252,18 @@ int smig_image_begin_pass(struct smig_pass *arg)
 	return smig_pass_begin(arg, own_bitmap);
 }
 
+static int stay_read_only(struct vm_area_struct *vma, unsigned long start, unsigned long end,
+			  unsigned long flags)
+{
+	return flags & VM_WRITE ? -EACCES : 0;
+}
+
 /* Under smig.lock, state SOURCE: what is made here goes with the move. */
 int smig_image_map_buffer(struct vm_area_struct *vma)
 {
+	static const struct vm_operations_struct buffer_ops = { .mprotect = stay_read_only };
+
+	vma->vm_ops = &buffer_ops;
 	return make_buffer() ?: remap_vmalloc_range(vma, buffer, 0);
 }
 

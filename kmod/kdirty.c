@@ -15,6 +15,7 @@
  * flush that interrupts every CPU.  So a walk looks at a middle entry and at
  * the table behind it with interrupts off, as get_user_pages_fast() does.
  */
+#include <linux/list.h>
 #include <linux/mm.h>
 #include <linux/pgtable.h>
 #include <linux/preempt.h>
@@ -77,14 +78,16 @@ static unsigned long leaf_pfn(u64 entry, int level)
 }
 
 struct walk {
-	/* a leaf; interrupts are off */
-	void (*leaf)(struct walk *w, u64 *entry, int level);
-	/* a table of 4 KiB leaves; interrupts are off */
+	/* a large leaf, interrupts off; true: once more, after a moment with interrupts on */
+	bool (*leaf)(struct walk *w, u64 *entry, int level, unsigned long va);
+	/* if not NULL: a table of 4 KiB leaves, interrupts off */
 	void (*ptes)(struct walk *w, u64 *table);
 	unsigned long *bitmap;
 	unsigned long *tables;	/* if not NULL: frames of page tables */
 	bool clear;
 	unsigned long count;
+	struct list_head spare;	/* pages for tables */
+	int error;
 };
 
 static void note_table(struct walk *w, const u64 *table)
@@ -93,26 +96,49 @@ static void note_table(struct walk *w, const u64 *table)
 		smig_bitmap_set(w->tables, __pa(table) >> PAGE_SHIFT, 1);
 }
 
-static void walk_middle(struct walk *w, u64 *parent, unsigned int index)
+/* What the entry holds afterwards. */
+static u64 at_leaf(struct walk *w, u64 *entry, int level, unsigned long va)
 {
 	unsigned long flags;
-	u64 entry, *table;
+	bool again;
 
-	local_irq_save(flags);
-	entry = READ_ONCE(*parent);
-	if (present(entry) && !large(entry, LEVEL_PUD)) {
-		table = table_of(entry);
-		entry = READ_ONCE(table[index]);
-		if (present(entry)) {
-			if (large(entry, LEVEL_PMD)) {
-				w->leaf(w, &table[index], LEVEL_PMD);
-			} else {
-				note_table(w, table_of(entry));
-				w->ptes(w, table_of(entry));
-			}
-		}
-	}
-	local_irq_restore(flags);
+	do {
+		local_irq_save(flags);
+		again = large(READ_ONCE(*entry), level) && w->leaf(w, entry, level, va);
+		local_irq_restore(flags);
+	} while (again);
+	return READ_ONCE(*entry);
+}
+
+/* False: once more. */
+static bool at_middle(struct walk *w, u64 *parent, unsigned int index, unsigned long va)
+{
+	u64 entry = READ_ONCE(*parent), *table;
+
+	if (!present(entry) || large(entry, LEVEL_PUD))
+		return true;
+	table = table_of(entry);
+	entry = READ_ONCE(table[index]);
+	if (!present(entry))
+		return true;
+	if (large(entry, LEVEL_PMD))
+		return !w->leaf(w, &table[index], LEVEL_PMD, va);
+	note_table(w, table_of(entry));
+	if (w->ptes)
+		w->ptes(w, table_of(entry));
+	return true;
+}
+
+static void walk_middle(struct walk *w, u64 *parent, unsigned int index, unsigned long va)
+{
+	unsigned long flags;
+	bool done;
+
+	do {
+		local_irq_save(flags);
+		done = at_middle(w, parent, index, va);
+		local_irq_restore(flags);
+	} while (!done);
 }
 
 /* Tables above the middle level stay for ever. */
@@ -121,20 +147,22 @@ static void walk_table(struct walk *w, u64 *table, int level, unsigned long base
 	int i, j;
 
 	note_table(w, table);
-	for (i = first; i < ENTRIES; i++) {
+	for (i = first; i < ENTRIES && !w->error; i++) {
 		unsigned long va = base + i * span(level);
 		u64 entry = READ_ONCE(table[i]);
 
 		if (!present(entry) || is_espfix(va))
 			continue;
-		if (large(entry, level)) {
-			w->leaf(w, &table[i], level);
-		} else if (level > LEVEL_PUD) {
+		if (large(entry, level))
+			entry = at_leaf(w, &table[i], level, va);
+		if (!present(entry) || large(entry, level))
+			continue;
+		if (level > LEVEL_PUD) {
 			walk_table(w, table_of(entry), level - 1, va, 0);
 		} else {
 			note_table(w, table_of(entry));
-			for (j = 0; j < ENTRIES; j++)
-				walk_middle(w, &table[i], j);
+			for (j = 0; j < ENTRIES && !w->error; j++)
+				walk_middle(w, &table[i], j, va + j * span(LEVEL_PMD));
 		}
 	}
 }
@@ -157,15 +185,16 @@ static bool is_dirty(u64 entry)
 	return (entry & (_PAGE_PRESENT | _PAGE_DIRTY)) == (_PAGE_PRESENT | _PAGE_DIRTY);
 }
 
-static void find_leaf(struct walk *w, u64 *entry, int level)
+static bool find_leaf(struct walk *w, u64 *entry, int level, unsigned long va)
 {
 	u64 value = READ_ONCE(*entry);
 
 	if (!is_dirty(value))
-		return;
+		return false;
 	smig_bitmap_set(w->bitmap, leaf_pfn(value, level), span(level) >> PAGE_SHIFT);
 	if (w->clear)
 		clear_dirty(entry);
+	return false;
 }
 
 static void find_ptes(struct walk *w, u64 *t)
@@ -188,55 +217,38 @@ static void find_ptes(struct walk *w, u64 *t)
 	}
 }
 
-/* Process context.  Adds to @bitmap what was written; TLBs are flushed before anything is read. */
-void smig_kdirty_harvest(unsigned long *bitmap)
-{
-	struct walk w = {
-		.leaf = find_leaf,
-		.ptes = find_ptes,
-		.bitmap = bitmap,
-		.clear = true,
-	};
-
-	walk_kernel(&w);
-}
-
 /*
- * One CPU, interrupts off.  Changes nothing; @tables (may be NULL) gets the frames
- * of kernel page tables.
+ * Any context.  Adds to @bitmap what was written, and to @tables (may be NULL) the
+ * frames of kernel page tables.  @clear: it is a harvest, and TLBs must be flushed
+ * before anything is read.
  */
-void smig_kdirty_scan(unsigned long *bitmap, unsigned long *tables)
+void smig_kdirty_find(unsigned long *bitmap, unsigned long *tables, bool clear)
 {
 	struct walk w = {
 		.leaf = find_leaf,
 		.ptes = find_ptes,
 		.bitmap = bitmap,
 		.tables = tables,
+		.clear = clear,
 	};
 
 	walk_kernel(&w);
 }
 
-static void count_leaf(struct walk *w, u64 *entry, int level)
+static bool count_leaf(struct walk *w, u64 *entry, int level, unsigned long va)
 {
 	/* one large leaf of a gigabyte becomes 512 of 2 MiB first */
 	if (READ_ONCE(*entry) & _PAGE_RW)
 		w->count += level == LEVEL_PUD ? 1 + ENTRIES : 1;
+	return false;
 }
 
-static void pass_over(struct walk *w, u64 *table)
-{
-}
-
-/* A table of the next lower level that maps what @leaf maps. */
-static u64 *table_like(u64 leaf, int level)
+/* Fills @table, of the next lower level, with what maps what @leaf maps. */
+static void make_alike(u64 *table, u64 leaf, int level)
 {
 	u64 pfn = leaf_pfn(leaf, level), flags = leaf & ~(u64)(PTE_PFN_MASK | _PAGE_PSE);
-	u64 *table = (u64 *)__get_free_page(GFP_KERNEL);
 	int i;
 
-	if (!table)
-		return NULL;
 	if (level == LEVEL_PMD)
 		flags |= leaf & _PAGE_PAT_LARGE ? _PAGE_PAT : 0;
 	else
@@ -244,87 +256,74 @@ static u64 *table_like(u64 leaf, int level)
 	flags |= _PAGE_ACCESSED | _PAGE_DIRTY;
 	for (i = 0; i < ENTRIES; i++)
 		table[i] = ((pfn << PAGE_SHIFT) + i * span(level - 1)) | flags;
-	return table;
 }
 
-/* 0: split, or it is no writable leaf any more. */
-static int split_leaf(u64 *entry, int level, unsigned long va)
+static bool split_leaf(struct walk *w, u64 *entry, int level, unsigned long va)
 {
-	u64 leaf = READ_ONCE(*entry), *table;
-	bool done;
+	u64 leaf = READ_ONCE(*entry);
+	struct page *page;
+	u64 *table;
 
-	while (present(leaf) && large(leaf, level) && (leaf & _PAGE_RW)) {
-		if (nr_splits == max_splits)
-			return -EAGAIN;
-		table = table_like(leaf, level);
-		if (!table)
-			return -ENOMEM;
-		/* whoever changes attributes looks for the leaf again under this lock */
-		spin_lock(smig_var.pgd_lock);
-		done = cmpxchg(entry, leaf, __pa(table) | _KERNPG_TABLE) == leaf;
+	if (!(leaf & _PAGE_RW))
+		return false;
+	page = list_first_entry_or_null(&w->spare, struct page, lru);
+	if (!page || nr_splits == max_splits) {
+		w->error = -EAGAIN;
+		return false;
+	}
+	table = page_address(page);
+	make_alike(table, leaf, level);
+	/*
+	 * Whoever changes attributes looks for the leaf again under this lock, and
+	 * waits there for other CPUs to take his interrupts.
+	 */
+	if (!spin_trylock(smig_var.pgd_lock))
+		return true;
+	if (cmpxchg(entry, leaf, __pa(table) | _KERNPG_TABLE) != leaf) {
 		spin_unlock(smig_var.pgd_lock);
-		if (done) {
-			splits[nr_splits++] = (struct split){
-				.va = va,
-				.level = level,
-				.entry = entry,
-				.leaf = leaf,
-				.table = table,
-			};
-			return 0;
-		}
-		free_page((unsigned long)table);
-		leaf = READ_ONCE(*entry);
+		return true;
 	}
-	return 0;
+	spin_unlock(smig_var.pgd_lock);
+	list_del(&page->lru);
+	splits[nr_splits++] = (struct split){
+		.va = va,
+		.level = level,
+		.entry = entry,
+		.leaf = leaf,
+		.table = table,
+	};
+	return false;
 }
 
-static int split_table(u64 *table, int level, unsigned long base, int first)
-{
-	int i, ret;
-
-	for (i = first; i < ENTRIES; i++) {
-		unsigned long va = base + i * span(level);
-		u64 entry = READ_ONCE(table[i]);
-
-		if (!present(entry) || is_espfix(va))
-			continue;
-		if (large(entry, level)) {
-			ret = split_leaf(&table[i], level, va);
-			if (ret)
-				return ret;
-			cond_resched();
-			entry = READ_ONCE(table[i]);
-		}
-		if (level > LEVEL_PMD && present(entry) && !large(entry, level)) {
-			ret = split_table(table_of(entry), level - 1, va, 0);
-			if (ret)
-				return ret;
-		}
-	}
-	return 0;
-}
-
-/* Process context, under smig.lock.  All or nothing. */
+/* Process context, under smig.lock.  All or nothing; -EAGAIN: leaves appeared meanwhile. */
 int smig_kdirty_split(u64 *leaves)
 {
-	struct walk w = { .leaf = count_leaf, .ptes = pass_over };
-	int level = pgtable_l5_enabled() ? 5 : 4;
-	int ret;
+	struct walk w = { .leaf = count_leaf, .spare = LIST_HEAD_INIT(w.spare) };
+	struct page *page, *next;
+	unsigned long i;
 
 	walk_kernel(&w);
 	max_splits = w.count + w.count / 8 + 64;
+	nr_splits = 0;
 	splits = vmalloc(array_size(max_splits, sizeof(*splits)));
 	if (!splits)
 		return -ENOMEM;
-	nr_splits = 0;
-	ret = split_table((u64 *)smig_var.init_mm->pgd, level, 0 - ENTRIES * span(level),
-			  ENTRIES / 2);
+	for (i = 0; i < max_splits && !w.error; i++) {
+		page = alloc_page(GFP_KERNEL);
+		if (page)
+			list_add(&page->lru, &w.spare);
+		else
+			w.error = -ENOMEM;
+	}
+	w.leaf = split_leaf;
+	walk_kernel(&w);
+	list_for_each_entry_safe(page, next, &w.spare, lru)
+		__free_page(page);
 	smig_call(flush_tlb_all)();
-	if (ret)
-		smig_kdirty_merge();
 	*leaves = nr_splits;
-	return ret;
+	if (w.error)
+		smig_kdirty_merge();
+	return w.error;
 }
 
 /* Where the kernel's page tables have the entry of @level for @va now; NULL: nowhere. */

@@ -61,24 +61,50 @@ void smig_pass_mark_sticky(unsigned long pfn)
 	smig_bitmap_set(sticky, pfn, 1);
 }
 
+/* All that following changes takes. */
+static const struct {
+	void **at;
+	bool hashes;	/* a word a frame, not a bit */
+	bool verify;	/* only to verify */
+} buffers[] = {
+	{ (void **)&marks },
+	{ (void **)&sticky },
+	{ (void **)&quiet },
+	{ (void **)&wanted },
+	{ (void **)&sent },
+	{ (void **)&hashes, .hashes = true },
+	{ (void **)&masked_hashes, .hashes = true, .verify = true },
+	{ (void **)&tables, .verify = true },
+};
+
+static size_t buffer_bytes(unsigned int i)
+{
+	return buffers[i].hashes ? array_size(smig_ram.top_pfn, sizeof(u64)) :
+				   smig_ram_bitmap_bytes();
+}
+
 static void free_all(void)
 {
-	vfree(marks);
-	vfree(sticky);
-	vfree(quiet);
-	vfree(wanted);
-	vfree(sent);
-	vfree(hashes);
-	vfree(masked_hashes);
-	vfree(tables);
-	marks = NULL;
-	sticky = NULL;
-	quiet = NULL;
-	wanted = NULL;
-	sent = NULL;
-	hashes = NULL;
-	masked_hashes = NULL;
-	tables = NULL;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(buffers); i++) {
+		vfree(*buffers[i].at);
+		*buffers[i].at = NULL;
+	}
+}
+
+static int allocate_all(bool verify)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(buffers); i++) {
+		if (buffers[i].verify && !verify)
+			continue;
+		*buffers[i].at = vzalloc(buffer_bytes(i));
+		if (!*buffers[i].at)
+			return -ENOMEM;
+	}
+	return 0;
 }
 
 /* Process context, under smig.lock; also on the clone, whose hooks never run. */
@@ -97,26 +123,13 @@ void smig_pass_stop(void)
 /* Process context, under smig.lock, memory of the stop held. */
 int smig_pass_start(struct smig_track *arg)
 {
-	size_t bytes = smig_ram_bitmap_bytes();
-	size_t hash_bytes = array_size(smig_ram.top_pfn, sizeof(u64));
 	u64 begun = ktime_get_ns();
-	int ret = -ENOMEM;
+	int ret;
 
 	smig_pass_stop();
-	marks = vzalloc(bytes);
-	sticky = vzalloc(bytes);
-	quiet = vzalloc(bytes);
-	wanted = vzalloc(bytes);
-	sent = vzalloc(bytes);
-	hashes = vzalloc(hash_bytes);
-	if (!marks || !sticky || !quiet || !wanted || !sent || !hashes)
+	ret = allocate_all(arg->flags & SMIG_TRACK_VERIFY);
+	if (ret)
 		goto failed;
-	if (arg->flags & SMIG_TRACK_VERIFY) {
-		masked_hashes = vzalloc(hash_bytes);
-		tables = vzalloc(bytes);
-		if (!masked_hashes || !tables)
-			goto failed;
-	}
 	hashing = arg->flags & SMIG_TRACK_HASH;
 	arg->split_leaves = 0;
 	ret = hashing ? 0 : smig_kdirty_split(&arg->split_leaves);
@@ -135,24 +148,10 @@ failed:
 /* Frames of the kernel's that a stop now would have to send whole.  @own: they never travel. */
 u64 smig_pass_unsent_kernel(const unsigned long *own)
 {
-	u64 nr = 0;
-	unsigned int i;
+	u64 pages[SMIG_CLASS_SLOTS] = {};
 
-	for (i = 0; i < smig_ram.nr; i++) {
-		unsigned long pfn = smig_ram.range[i].start;
-		unsigned long end = pfn + smig_ram.range[i].count;
-
-		for (; pfn < end; pfn++) {
-			struct page *page = NULL;
-
-			if (!test_bit(pfn, sent) && !test_bit(pfn, own))
-				page = pfn_to_online_page(pfn);
-			nr += page && smig_ram_classify(page, false) == SMIG_CLASS_KERNEL;
-			if (!(pfn & 0xfff))
-				cond_resched();
-		}
-	}
-	return nr;
+	smig_ram_census(pages, sent, own);
+	return pages[SMIG_CLASS_KERNEL];
 }
 
 bool smig_pass_can_verify(void)
@@ -163,20 +162,11 @@ bool smig_pass_can_verify(void)
 /* What is of no use on the target, and large. */
 void smig_pass_mark_own(unsigned long *own)
 {
-	size_t bytes = smig_ram_bitmap_bytes();
+	unsigned int i;
 
-	if (!marks)
-		return;
-	smig_ram_mark_vmalloc(own, marks, bytes);
-	smig_ram_mark_vmalloc(own, sticky, bytes);
-	smig_ram_mark_vmalloc(own, quiet, bytes);
-	smig_ram_mark_vmalloc(own, wanted, bytes);
-	smig_ram_mark_vmalloc(own, sent, bytes);
-	smig_ram_mark_vmalloc(own, hashes, smig_ram.top_pfn * sizeof(u64));
-	if (tables) {
-		smig_ram_mark_vmalloc(own, masked_hashes, smig_ram.top_pfn * sizeof(u64));
-		smig_ram_mark_vmalloc(own, tables, bytes);
-	}
+	for (i = 0; i < ARRAY_SIZE(buffers); i++)
+		if (*buffers[i].at)
+			smig_ram_mark_vmalloc(own, *buffers[i].at, buffer_bytes(i));
 }
 
 static void take_marks(void)
@@ -272,7 +262,7 @@ int smig_pass_begin(struct smig_pass *arg, const unsigned long *own)
 		return ret;
 	protected_at = ktime_get_ns();
 	if (!hashing) {
-		smig_kdirty_harvest(wanted);
+		smig_kdirty_find(wanted, NULL, true);
 		smig_call(flush_tlb_all)();
 	}
 	harvested_at = ktime_get_ns();
@@ -383,7 +373,7 @@ void smig_pass_find(bool verify)
 		bitmap_zero(tables, smig_ram.top_pfn);
 	smig_tracker_scan(&scan);
 	scanned = rdtsc_ordered();
-	smig_kdirty_scan(wanted, scan.tables);
+	smig_kdirty_find(wanted, scan.tables, false);
 	/* with page table isolation the CPU enters on a stack that another mapping shows */
 	for_each_possible_cpu(cpu) {
 		want_address(per_cpu_ptr(&cpu_tss_rw, cpu));

@@ -151,8 +151,8 @@ unsigned long smig_ram_free_run(struct page *page, unsigned long pfn, unsigned l
 	return min(1UL << order, end - pfn);
 }
 
-/* Frames by class, while the guest runs. */
-void smig_ram_census(u64 *pages)
+/* Frames by class, while the guest runs; not those in @without or @nor (both may be NULL). */
+void smig_ram_census(u64 *pages, const unsigned long *without, const unsigned long *nor)
 {
 	unsigned int i;
 
@@ -170,7 +170,9 @@ void smig_ram_census(u64 *pages)
 				if (class == SMIG_CLASS_FREE)
 					run = smig_ram_free_run(page, pfn, end);
 			}
-			pages[class] += run;
+			if (run > 1 || !((without && test_bit(pfn, without)) ||
+					 (nor && test_bit(pfn, nor))))
+				pages[class] += run;
 			pfn += run;
 			if (!(pfn & 0xfff))
 				cond_resched();

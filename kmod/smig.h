@@ -88,7 +88,7 @@ size_t smig_ram_bitmap_bytes(void);
 bool smig_ram_contains(u64 pfn);
 enum smig_class smig_ram_classify(struct page *page, bool frozen);
 unsigned long smig_ram_free_run(struct page *page, unsigned long pfn, unsigned long end);
-void smig_ram_census(u64 *pages);
+void smig_ram_census(u64 *pages, const unsigned long *without, const unsigned long *nor);
 bool smig_ram_is_free(struct page *page);
 void smig_ram_mark_vmalloc(unsigned long *bitmap, const void *start, size_t bytes);
 void smig_bitmap_set(unsigned long *bitmap, unsigned long pfn, unsigned long nr);
@@ -152,8 +152,7 @@ void smig_tracker_walk_frozen(struct mm_struct *mm, void *arg,
 /* kdirty.c: what the kernel writes */
 int smig_kdirty_split(u64 *leaves);
 void smig_kdirty_merge(void);
-void smig_kdirty_harvest(unsigned long *bitmap);
-void smig_kdirty_scan(unsigned long *bitmap, unsigned long *tables);
+void smig_kdirty_find(unsigned long *bitmap, unsigned long *tables, bool clear);
 
 /* freeze.c: the way down to one quiet CPU, and back */
 enum smig_purpose { SMIG_FOR_CAPTURE, SMIG_FOR_JUMP };

@@ -13,6 +13,7 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstdio>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -141,6 +142,17 @@ struct Captured {
     }
     bool has(uint64_t pfn) const { return bitmap[pfn / 64] >> (pfn % 64) & 1; }
 };
+
+// Free pages of the whole machine, with those that each CPU keeps at hand for its next allocations.
+inline uint64_t free_pages() {
+    uint64_t pages = Device().info().free_pages;
+    std::ifstream zones("/proc/zoneinfo");
+    for (std::string word; zones >> word;) {
+        uint64_t count = 0;
+        if (word == "count:" && zones >> count) pages += count;
+    }
+    return pages;
+}
 
 inline int prepare(const Device& device, uint64_t spare = 0) {
     smig_prepare argument{};

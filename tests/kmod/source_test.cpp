@@ -17,10 +17,6 @@ bool has_second_cpu() {
     return access(kSecondCpu, F_OK) == 0;
 }
 
-uint64_t free_pages() {
-    return Device().info().free_pages;
-}
-
 }  // namespace
 
 TEST_CASE("while a move runs suspend, hibernation, kexec and CPU hotplug are refused, afterwards not") {

@@ -295,6 +295,10 @@ TEST_CASE("only the owner maps the buffer, read-only") {
     smig_begin begin{sizeof begin, 0, SMIG_ROLE_SOURCE, 0};
     REQUIRE(ioctl(fd, SMIG_IOC_BEGIN, &begin) == 0);
     CHECK(map(SMIG_BUFFER_PAGES, PROT_READ));
+    void* mapped = mmap(nullptr, 4096, PROT_READ, MAP_SHARED, fd, 0);
+    REQUIRE(mapped != MAP_FAILED);
+    CHECK(mprotect(mapped, 4096, PROT_READ | PROT_WRITE) == -1);
+    munmap(mapped, 4096);
     CHECK_FALSE(map(SMIG_BUFFER_PAGES + 1, PROT_READ));
     CHECK_FALSE(map(1, PROT_READ | PROT_WRITE));
     CHECK_FALSE(map(1, PROT_READ, 4096));
