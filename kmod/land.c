@@ -30,6 +30,7 @@ static unsigned long *vacant_bitmap;	/* will hold nothing of the guest */
 static unsigned long *image_bitmap;	/* NULL: not known yet */
 static unsigned long *placed_bitmap;
 static DEFINE_XARRAY(spares);		/* pfn of the image -> address of its spare */
+static u64 held_for;			/* the reserve that was asked for */
 static unsigned long *passed_bitmap;	/* spares that were passed over */
 static u64 nr_held, nr_placed, nr_copied, next_spare;
 static struct smig_image_header image;
@@ -95,14 +96,27 @@ static u64 spares_for(u64 pages)
 	return pages + pages / SMIG_COPY_PAIRS + 1 + 512;
 }
 
-/* Process context, under smig.lock. */
+static void answer_hold(struct smig_land *arg)
+{
+	arg->held_pages = nr_held;
+	arg->footprint_pages = smig_ram.pages - nr_held;
+	arg->vacant_pages = spares_for(arg->footprint_pages);
+}
+
+/* Process context, under smig.lock.  What is held already stays held. */
 int smig_land_hold(struct smig_land *arg)
 {
 	u64 reserve = arg->reserve_pages ?: WORKING_PAGES(smig_ram.pages);
 	int order;
 
+	if (held_bitmap && arg->reserve_pages == held_for) {
+		forget_pages();
+		answer_hold(arg);
+		return 0;
+	}
 	reserve += watermark_pages();
 	smig_land_give_back();
+	held_for = arg->reserve_pages;
 	held_bitmap = vzalloc(smig_ram_bitmap_bytes());
 	dirty_bitmap = vzalloc(smig_ram_bitmap_bytes());
 	if (!held_bitmap || !dirty_bitmap) {
@@ -127,9 +141,7 @@ int smig_land_hold(struct smig_land *arg)
 			}
 		}
 	}
-	arg->held_pages = nr_held;
-	arg->footprint_pages = smig_ram.pages - nr_held;
-	arg->vacant_pages = spares_for(arg->footprint_pages);
+	answer_hold(arg);
 	return 0;
 }
 

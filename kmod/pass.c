@@ -273,35 +273,66 @@ int smig_pass_begin(struct smig_pass *arg, const unsigned long *own)
 	return copy_to_user(u64_to_user_ptr(arg->bitmap), wanted, need) ? -EFAULT : 0;
 }
 
-/*
- * Copies a frame that may vanish from the direct map at any moment (module
- * memory that is being freed, secret memory).
- */
-static bool copy_frame(void *to, const void *from)
-{
-	unsigned long left = PAGE_SIZE / 8;
-
-	asm volatile("1: rep movsq\n2:\n" _ASM_EXTABLE(1b, 2b)
-		     : "+c" (left), "+D" (to), "+S" (from) : : "memory");
-	return !left;
-}
+#define HASH_K 0x9fb21c651e98df25ULL
+#define HASH_SEEDS { 0x243f6a8885a308d3ULL, 0x13198a2e03707344ULL, \
+		     0xa4093822299f31d0ULL, 0x082efa98ec4e6c89ULL }
 
 /* Four lanes, so that multiplications overlap; every word takes part with its place. */
+static __always_inline void hash_four(u64 *lane, u64 a, u64 b, u64 c, u64 d)
+{
+	lane[0] = (rol64(lane[0], 23) ^ a) * HASH_K;
+	lane[1] = (rol64(lane[1], 23) ^ b) * HASH_K;
+	lane[2] = (rol64(lane[2], 23) ^ c) * HASH_K;
+	lane[3] = (rol64(lane[3], 23) ^ d) * HASH_K;
+}
+
+static __always_inline u64 hash_end(const u64 *lane)
+{
+	u64 sum = lane[0] ^ rol64(lane[1], 17) ^ rol64(lane[2], 31) ^ rol64(lane[3], 47);
+
+	sum *= HASH_K;
+	return sum ^ (sum >> 32);
+}
+
 static u64 hash_words(const u64 *w, u64 mask)
 {
-	const u64 k = 0x9fb21c651e98df25ULL;
-	u64 a = 0x243f6a8885a308d3ULL, b = 0x13198a2e03707344ULL;
-	u64 c = 0xa4093822299f31d0ULL, d = 0x082efa98ec4e6c89ULL;
+	u64 lane[4] = HASH_SEEDS;
+	unsigned int i;
+
+	for (i = 0; i < PAGE_SIZE / 8; i += 4)
+		hash_four(lane, w[i] & mask, w[i + 1] & mask, w[i + 2] & mask, w[i + 3] & mask);
+	return hash_end(lane);
+}
+
+/*
+ * Copies a frame that may vanish from the direct map at any moment (module
+ * memory that is being freed, secret memory): then it is false.  The hash is
+ * hash_page()'s of the copy.
+ */
+static bool copy_frame(u64 *to, const u64 *from, u64 *hash, bool *zero)
+{
+	u64 lane[4] = HASH_SEEDS;
+	u64 a, b, c, d, any = 0;
 	unsigned int i;
 
 	for (i = 0; i < PAGE_SIZE / 8; i += 4) {
-		a = (rol64(a, 23) ^ (w[i] & mask)) * k;
-		b = (rol64(b, 23) ^ (w[i + 1] & mask)) * k;
-		c = (rol64(c, 23) ^ (w[i + 2] & mask)) * k;
-		d = (rol64(d, 23) ^ (w[i + 3] & mask)) * k;
+		__get_kernel_nofault(&a, from + i, u64, vanished);
+		__get_kernel_nofault(&b, from + i + 1, u64, vanished);
+		__get_kernel_nofault(&c, from + i + 2, u64, vanished);
+		__get_kernel_nofault(&d, from + i + 3, u64, vanished);
+		to[i] = a;
+		to[i + 1] = b;
+		to[i + 2] = c;
+		to[i + 3] = d;
+		any |= a | b | c | d;
+		hash_four(lane, a, b, c, d);
 	}
-	a = (a ^ rol64(b, 17) ^ rol64(c, 31) ^ rol64(d, 47)) * k;
-	return a ^ (a >> 32);
+	*hash = hash_end(lane);
+	*zero = !any;
+	return true;
+
+vanished:
+	return false;
 }
 
 static u64 hash_page(const void *page)
@@ -318,7 +349,7 @@ static u64 masked_hash(const void *page)
 u8 smig_pass_read(unsigned long pfn, void *to)
 {
 	struct page *page = smig_ram_contains(pfn) ? pfn_to_online_page(pfn) : NULL;
-	bool again;
+	bool again, zero;
 	u64 hash;
 
 	if (!page)
@@ -328,16 +359,15 @@ u8 smig_pass_read(unsigned long pfn, void *to)
 	again = __test_and_clear_bit(pfn, sent);
 	if (smig_ram_is_free(page))
 		return SMIG_PAGE_FREE;
-	if (!copy_frame(to, page_address(page)))
+	if (!copy_frame(to, page_address(page), &hash, &zero))
 		return SMIG_PAGE_LATER;
-	hash = hash_page(to);
 	if (masked_hashes)
 		masked_hashes[pfn] = masked_hash(to);
 	__set_bit(pfn, sent);
 	if (again && hashes[pfn] == hash)
 		return SMIG_PAGE_SAME;
 	hashes[pfn] = hash;
-	return memchr_inv(to, 0, PAGE_SIZE) ? SMIG_PAGE_DATA : SMIG_PAGE_ZERO;
+	return zero ? SMIG_PAGE_ZERO : SMIG_PAGE_DATA;
 }
 
 static void want_address(const void *address)

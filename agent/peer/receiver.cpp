@@ -32,6 +32,7 @@ public:
         auto listener = listen_on(options_.listen, 4);
         if (!listener) return listener.error();
         fill_random(boot_nonce_);
+        ready_ = hold_memory();
         const bool v6 = options_.listen.storage.ss_family == AF_INET6;
         acceptor_.assign(v6 ? asio::ip::tcp::v6() : asio::ip::tcp::v4(), listener.value().release());
         asio::co_spawn(io_, accept_loop(), asio::detached);
@@ -56,6 +57,15 @@ private:
         }
     }
 
+    // Empty: the next session tries, and says what is wrong.
+    std::unique_ptr<Device> hold_memory() {
+        auto device = options_.open_device();
+        smig_land land{};
+        land.reserve_pages = options_.reserve_pages;
+        if (!device || !device.value()->begin(SMIG_ROLE_TARGET) || !device.value()->land(land)) return {};
+        return std::move(device).value();
+    }
+
     asio::awaitable<void> turn_away(asio::ip::tcp::socket socket) {
         AsyncChannel channel(std::move(socket), 64);
         const Bytes payload = encode(Failure{SMIG_REASON_BUSY, "another source is being served"});
@@ -66,7 +76,8 @@ private:
 
     asio::awaitable<void> serve(asio::ip::tcp::socket socket) {
         busy_ = true;
-        co_await run_session(options_, boot_nonce_, std::move(socket));
+        co_await run_session(options_, boot_nonce_, std::move(socket), std::move(ready_));
+        ready_ = hold_memory();
         busy_ = false;
         options_.log("listening again");
     }
@@ -75,6 +86,7 @@ private:
     asio::io_context io_{1};
     asio::ip::tcp::acceptor acceptor_;
     WireId boot_nonce_{};
+    std::unique_ptr<Device> ready_;  // for the next session
     bool busy_ = false;
 };
 

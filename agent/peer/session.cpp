@@ -38,12 +38,15 @@ smig_wire_reason reason_of(const Error& error) {
 
 class Session {
 public:
-    Session(const ReceiverOptions& options, const WireId& boot_nonce, asio::ip::tcp::socket socket)
+    Session(const ReceiverOptions& options, const WireId& boot_nonce, asio::ip::tcp::socket socket,
+            std::unique_ptr<Device> ready)
         : options_(options),
           boot_nonce_(boot_nonce),
           peer_(name_of(socket)),
           channel_(std::move(socket), SMIG_WIRE_MAX_PAYLOAD),
-          machine_(options.limits, mono_ms()) {}
+          machine_(options.limits, mono_ms()),
+          device_(std::move(ready)),
+          begun_(device_ != nullptr) {}
 
     asio::awaitable<void> run() {
         options_.log("a source calls: " + peer_);
@@ -231,9 +234,11 @@ private:
     }
 
     TargetEvent check(const Frame& frame) {
-        auto opened = options_.open_device();
-        if (!opened) return target_event::Checked{false, opened.error().text};
-        device_ = std::move(opened).value();
+        if (!device_) {
+            auto opened = options_.open_device();
+            if (!opened) return target_event::Checked{false, opened.error().text};
+            device_ = std::move(opened).value();
+        }
         if (auto told = device_->info(info_); !told) return target_event::Checked{false, told.error().text};
         std::string text;
         for (const std::string& reason : options_.check(info_, decode_text(frame.payload)))
@@ -242,8 +247,9 @@ private:
     }
 
     TargetEvent land() {
-        if (auto begun = device_->begin(SMIG_ROLE_TARGET); !begun)
-            return target_event::Broken{SMIG_REASON_DEVICE, begun.error().text};
+        if (!begun_)
+            if (auto begun = device_->begin(SMIG_ROLE_TARGET); !begun)
+                return target_event::Broken{SMIG_REASON_DEVICE, begun.error().text};
         smig_land land{};
         land.reserve_pages = options_.reserve_pages;
         if (auto held = device_->land(land); !held)
@@ -297,6 +303,7 @@ private:
     AsyncChannel channel_;
     TargetMachine machine_;
     std::unique_ptr<Device> device_;
+    bool begun_;
     std::unique_ptr<ImageLoader> loader_;
     smig_info info_{};
     WireId epoch_{};
@@ -311,8 +318,8 @@ private:
 }  // namespace
 
 asio::awaitable<void> run_session(const ReceiverOptions& options, const WireId& boot_nonce,
-                                  asio::ip::tcp::socket socket) {
-    Session session(options, boot_nonce, std::move(socket));
+                                  asio::ip::tcp::socket socket, std::unique_ptr<Device> ready) {
+    Session session(options, boot_nonce, std::move(socket), std::move(ready));
     co_await session.run();
 }
 

@@ -10,8 +10,9 @@
 
 namespace smig {
 
-// Returns when the session has failed and everything it held is given back.  `options` outlives it.
+// Returns when the session has failed and everything it held is given back.  `options` outlives it.  `ready`:
+// a device that holds memory already, or none.
 boost::asio::awaitable<void> run_session(const ReceiverOptions& options, const WireId& boot_nonce,
-                                         boost::asio::ip::tcp::socket socket);
+                                         boost::asio::ip::tcp::socket socket, std::unique_ptr<Device> ready);
 
 }  // namespace smig

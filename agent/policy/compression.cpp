@@ -22,6 +22,7 @@ std::optional<Compress> compress_named(std::string_view name) {
 void CompressionPolicy::restart() {
     plain_cost_.reset();
     packed_cost_.reset();
+    refused_cost_.reset();
     since_try_ = kTryEvery;  // after the first window
     begin_window(false, false);
 }
@@ -39,6 +40,7 @@ void CompressionPolicy::sent(std::uint64_t memory_bytes, std::uint64_t pack_ns, 
     // No link can make up for this.
     if (packing_ && trying_ && plain_cost_ && static_cast<double>(pack_ns) / bytes >= *plain_cost_) {
         since_try_ = 0;
+        refused_cost_ = static_cast<double>(pack_ns) / bytes;
         return begin_window(false, false);
     }
     if (++frames_ <= kSettling) {
@@ -57,7 +59,10 @@ void CompressionPolicy::end_window() {
         since_try_ = 0;
         return begin_window(*packed_cost_ < kWorthwhile * *plain_cost_, false);
     }
-    const bool try_other = since_try_ >= kTryEvery;
+    // Empty buffers on the way had made the link look faster than it is.
+    const bool misjudged = !packing_ && refused_cost_ && *refused_cost_ < kWorthwhile * *plain_cost_;
+    if (misjudged) refused_cost_.reset();
+    const bool try_other = misjudged || since_try_ >= kTryEvery;
     begin_window(try_other ? !packing_ : packing_, try_other);
 }
 

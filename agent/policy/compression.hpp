@@ -45,6 +45,7 @@ private:
     double window_bytes_ = 0;
     std::optional<double> plain_cost_;  // nanoseconds a byte of memory
     std::optional<double> packed_cost_;
+    std::optional<double> refused_cost_;  // of packing alone, which was dearer than the link
 };
 
 }  // namespace smig

@@ -337,7 +337,10 @@ struct smig_release {
  */
 #define SMIG_EXEMPT_CLEAR 1
 
-/* Target: hold all memory but a reserve (TARGET).  Again: gives all back first. */
+/*
+ * Target: hold all memory but a reserve (TARGET).  Again: forgets what was placed;
+ * with another reserve gives all back first.
+ */
 struct smig_land {
 	__u32 size;
 	__u32 flags;

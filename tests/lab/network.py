@@ -16,7 +16,10 @@ from .netns import Namespace
 CLIENT = "10.8.0.254"
 FOLLOW = "10.8.0.1"
 PREFIX = 24
-QUEUE = "2ms"  # a longer queue delays the answer to whoever waits for one page
+# What a port of a switch holds: 2 ms at 1 Gbit/s.  A longer queue delays the answer to whoever waits for one page.
+QUEUE_BYTES = 256 * 1024
+# What a guest hands over at once; a bucket that holds less would cut it, and an emulated CPU take each piece alone.
+WHOLE_BYTES = 68 * 1024
 RATES = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 
 
@@ -59,7 +62,7 @@ class Network:
         self._ip("link", "set", tap, "master", f"br{nic}", "up")
         if self.link:
             rate = bits_per_second(self.link)
-            burst = max(rate // 8 // 500, 16 * 1024)  # 2 ms worth: the host's timers are no finer
+            burst = max(rate // 8 // 500, WHOLE_BYTES)  # 2 ms worth: the host's timers are no finer
             self.namespace.run(
                 "tc",
                 "qdisc",
@@ -72,8 +75,8 @@ class Network:
                 str(rate),
                 "burst",
                 str(burst),
-                "latency",
-                QUEUE,
+                "limit",
+                str(burst + QUEUE_BYTES),
             )
         return tap
 

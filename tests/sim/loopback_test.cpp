@@ -377,7 +377,7 @@ TEST_CASE("the stop process dies while it sends: the module undoes, the supervis
     CHECK(world.eventually([&] { return world.source().state == SMIG_STATE_CAPTURED; }));
     world.kill_stop_process();
     check_rolled_back(world, "stop process died");
-    CHECK(world.eventually([&] { return world.target().state == SMIG_STATE_IDLE; }));
+    CHECK(world.eventually([&] { return world.target().state == SMIG_STATE_TARGET; }));
 }
 
 TEST_CASE("the stop process dies between commit and GO: the supervisor gives the guest") {
@@ -474,7 +474,7 @@ TEST_CASE("cancelled in a pass: the guest is never stopped, and the target is fr
     check_rolled_back(world, "cancelled");
     CHECK_FALSE(world.source().ever_frozen);
     CHECK_FALSE(world.source().tracking);
-    CHECK(world.eventually([&] { return world.target().state == SMIG_STATE_IDLE; }));
+    CHECK(world.eventually([&] { return world.target().state == SMIG_STATE_TARGET; }));
 }
 
 TEST_CASE("the target dies in a pass: the guest is never stopped") {

@@ -50,6 +50,12 @@ TEST_CASE("when link or contents change the choice follows") {
     CHECK(packed(policy, 300, 500e6, 0.4, 50e6) > 250);
 }
 
+TEST_CASE("a link that only seemed fast while buffers on the way filled is judged again") {
+    CompressionPolicy policy(Compress::automatic);
+    CHECK(packed(policy, 12, 100e6, 0.4, 1000e6) == 1);
+    CHECK(packed(policy, 60, 100e6, 0.4, 20e6) > 40);
+}
+
 TEST_CASE("a pacer's waits count as the link's time") {
     CompressionPolicy policy(Compress::automatic);
     int count = 0;
