@@ -2,8 +2,8 @@
 // The target's side, carried out: listens on one address and serves one source at a time, others hear BUSY.
 //
 // Each session has its own open device, closed when the session ends, whereupon the module gives all memory
-// back.  A session that succeeds never ends: the jump replaces the kernel under it.  Holding memory takes long,
-// so that is done before a source calls.
+// back.  A session that succeeds never ends: the jump replaces the kernel under it.  Holding memory takes
+// long, so that is done before a source calls.
 #pragma once
 
 #include <cstdint>

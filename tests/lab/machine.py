@@ -81,6 +81,8 @@ class Machine:
         self.console_path = logs / f"{name}.console"
         self._errors_path = logs / f"{name}.qemu"
         socket_of = {use: sockets / f"{name}.{use}" for use in ("qmp", "console", "command", "verdict")}
+        for left in socket_of.values():
+            left.unlink(missing_ok=True)
         command = self._command_line(boot, socket_of)
         (logs / f"{name}.command").write_text(" ".join(command) + "\n")
         with open(self._errors_path, "wb") as errors:
@@ -174,6 +176,15 @@ class Machine:
     @property
     def alive(self) -> bool:
         return self.process.poll() is None
+
+    def emulator_failed(self) -> str:
+        """What QEMU says of its own failure, if it died of one; empty otherwise."""
+        try:
+            self.process.wait(2)
+        except subprocess.TimeoutExpired:
+            return ""
+        said = self._errors_path.read_text(errors="replace").strip()
+        return said if "Assertion" in said else ""
 
     def console(self) -> str:
         return self.console_path.read_text(errors="replace")

@@ -8,6 +8,7 @@
 
 import re
 import shutil
+import sys
 import tempfile
 import time
 from contextlib import ExitStack
@@ -22,6 +23,7 @@ from .network import CLIENT, FOLLOW, PREFIX, Network
 from .shell import Session, fetch
 
 BOOT_TIMEOUT_S = 60
+BOOT_ATTEMPTS = 3
 LANDING_IMAGE = "/tmp/landing.img"
 TARGET_SAYS = re.compile(r"selfmigrate receive: (listening|a source calls|state)")
 
@@ -148,21 +150,39 @@ class Setup:
             arguments.append(f"lab.nic={nics[1].mac},{self.stay(1)}/{PREFIX}")
         if self.disk:
             arguments.append("lab.disk=1")
-        machine = self._start(
+        return self._boot(
             name,
             shape or self.shape,
             Boot(self.built.kernel.image, self.built.guest, arguments),
             nics,
             self.disk,
+            lambda machine: machine.commands.wait_ready(BOOT_TIMEOUT_S),
         )
-        machine.commands.wait_ready(BOOT_TIMEOUT_S)
-        return machine
 
-    def _start(self, name: str, shape: Shape, boot: Boot, nics: list[Nic], disk: Disk | None) -> Machine:
-        machine = Machine(name, shape, boot, nics, disk, self.namespace, self.logs, self._sockets)
-        self.machines.append(machine)
-        self._ending.callback(machine.close)
-        return machine
+    def _boot(
+        self,
+        name: str,
+        shape: Shape,
+        boot: Boot,
+        nics: list[Nic],
+        disk: Disk | None,
+        wait_until_up: Callable[[Machine], None],
+    ) -> Machine:
+        """A VM that is up.  One whose emulator dies of itself before that, with several vCPUs it may, is booted anew."""
+        for attempt in range(BOOT_ATTEMPTS):
+            machine = Machine(name, shape, boot, nics, disk, self.namespace, self.logs, self._sockets)
+            self.machines.append(machine)
+            self._ending.callback(machine.close)
+            try:
+                wait_until_up(machine)
+                return machine
+            except (LabError, OSError):
+                if not machine.emulator_failed() or attempt == BOOT_ATTEMPTS - 1:
+                    raise
+                print(f"the emulator of {name} died at boot: {machine.emulator_failed()}", file=sys.stderr)
+                self.machines.remove(machine)
+                machine.close()
+        raise AssertionError
 
     def landing_image(self) -> Path:
         """The target's initramfs, made by the guest itself and brought out over SSH.
@@ -204,11 +224,14 @@ class Setup:
         boot = Boot(
             (kernel or self.built.kernel).image, landing or self.landing_image(), arguments, reboots=True
         )
-        machine = self._start(
-            name, shape or self.shape, boot, nics, None if without_disk else disk or self.disk
+        return self._boot(
+            name,
+            shape or self.shape,
+            boot,
+            nics,
+            None if without_disk else disk or self.disk,
+            self.wait_listening,
         )
-        self.wait_listening(machine)
-        return machine
 
     def wait_listening(self, machine: Machine, after: int = 0) -> None:
         """Until the target waits for a guest: what it said last, after character `after`, is that it listens."""
