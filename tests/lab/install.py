@@ -122,9 +122,9 @@ def _apt(*arguments: str, attempts: int = ATTEMPTS) -> None:
     )
 
 
-def install(tell: Callable[[str], None]) -> None:
-    """Makes every package of `requirements` present, or raises LabError."""
-    absent = missing(required())
+def install(tell: Callable[[str], None], *more: str) -> None:
+    """Makes every package of `requirements` present, and `more`, or raises LabError."""
+    absent = missing(required() + list(more))
     if not absent:
         return
     if shutil.which("apt-get") is None:

@@ -8,6 +8,7 @@
 A tap's queue discipline shapes what goes to its guest: every link has the given rate, each way.
 """
 
+import json
 import re
 
 from .errors import LabError
@@ -60,25 +61,25 @@ class Network:
         tap = f"{machine}{nic}"
         self._ip("tuntap", "add", tap, "mode", "tap", "vnet_hdr")
         self._ip("link", "set", tap, "master", f"br{nic}", "up")
-        if self.link:
-            rate = bits_per_second(self.link)
-            burst = max(rate // 8 // 500, WHOLE_BYTES)  # 2 ms worth: the host's timers are no finer
-            self.namespace.run(
-                "tc",
-                "qdisc",
-                "add",
-                "dev",
-                tap,
-                "root",
-                "tbf",
-                "rate",
-                str(rate),
-                "burst",
-                str(burst),
-                "limit",
-                str(burst + QUEUE_BYTES),
-            )
+        self._shape(tap)
         return tap
+
+    def _shape(self, device: str) -> None:
+        if not self.link:
+            return
+        rate = bits_per_second(self.link)
+        burst = max(rate // 8 // 500, WHOLE_BYTES)  # 2 ms worth: the host's timers are no finer
+        bucket = f"tbf rate {rate} burst {burst} limit {burst + QUEUE_BYTES}"
+        self.namespace.run("tc", "qdisc", "add", "dev", device, "root", *bucket.split())
+
+    def shape_loopback(self) -> None:
+        """What the emulators themselves send each other goes over a link of the same rate."""
+        self._shape("lo")
+
+    def loopback_bytes(self) -> int:
+        """Sent over it so far, headers included."""
+        answer = json.loads(self._ip("-s", "-j", "link", "show", "lo"))
+        return answer[0]["stats64"]["tx"]["bytes"]
 
     def cut(self, tap: str) -> None:
         """Pulls a tap's cable: frames are lost both ways, the guest sees no link change."""

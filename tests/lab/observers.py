@@ -84,10 +84,23 @@ class Pinger(_Program):
 class RedisClient(_Program):
     """One TCP connection to Redis that checks every answer."""
 
-    def __init__(self, namespace: Namespace, address: str, keys: int, value_bytes: int, pace_us: int = 1000):
+    def __init__(
+        self,
+        namespace: Namespace,
+        address: str,
+        trace: Path,
+        keys: int,
+        value_bytes: int,
+        pace_us: int = 1000,
+    ):
         super().__init__(
-            namespace, "redis_client", address, "6379", str(keys), str(value_bytes), str(pace_us)
+            namespace, "redis_client", address, "6379", str(keys), str(value_bytes), str(pace_us), str(trace)
         )
+        self.trace = trace
+
+    def answer_times(self) -> list[int]:
+        """When each answer arrived, monotonic ns; complete after `finish`."""
+        return [int(line) for line in self.trace.read_text().splitlines()[1:]]
 
     def wait_filled(self, timeout_s: float) -> dict[str, Any]:
         return self._expect(self._answer(timeout_s), "filled")

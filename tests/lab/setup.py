@@ -87,6 +87,7 @@ class Setup:
             "host" if self.built.accel == accel.KVM else Shape.cpu,
         )
         self.disk = self._make_disk("shared", plan.disk) if plan.disk else None
+        self._source: tuple[Boot, list[Nic]]  # what the source was booted from
 
     def __enter__(self) -> "Setup":
         return self
@@ -150,14 +151,21 @@ class Setup:
             arguments.append(f"lab.nic={nics[1].mac},{self.stay(1)}/{PREFIX}")
         if self.disk:
             arguments.append("lab.disk=1")
+        self._source = Boot(self.built.kernel.image, self.built.guest, arguments), nics
         return self._boot(
             name,
             shape or self.shape,
-            Boot(self.built.kernel.image, self.built.guest, arguments),
-            nics,
+            *self._source,
             self.disk,
             lambda machine: machine.commands.wait_ready(BOOT_TIMEOUT_S),
         )
+
+    def incoming_twin(self) -> Machine:
+        """A VM that waits for the source's state to come from the source's emulator."""
+        boot, nics = self._source
+        taps = [replace(nic, tap=self.network.add_tap("twin", number)) for number, nic in enumerate(nics)]
+        shape = replace(self.shape, extra=("-incoming", "defer"))
+        return self._boot("twin", shape, boot, taps, self.disk, lambda _: None)
 
     def _boot(
         self,

@@ -41,10 +41,20 @@ Tell = Callable[[str], None]
 
 
 @dataclass
+class Trace:
+    """What the outside saw, monotonic ns: the command given, the longest gap, Redis' answers."""
+
+    began_ns: int
+    gap_ns: tuple[int, int]
+    answers_ns: list[int]
+
+
+@dataclass
 class Outcome:
     """What became of one move; `figures` is one object of the demo's JSON."""
 
     figures: dict[str, Any]
+    trace: Trace | None = None
     reasons: list[str] = field(default_factory=list)
     report: dict[str, Any] = field(default_factory=dict)
 
@@ -158,6 +168,7 @@ def _run(
     gap_start_ns, gap_end_ns = workload.pinger.longest_gap(began_ns)
     commit_ns = gap_end_ns  # the guest was heard from its new place, so the commit was before
     blackout_ms = (gap_end_ns - gap_start_ns) / 1e6
+    outcome.trace = Trace(began_ns, (gap_start_ns, gap_end_ns), workload.redis.answer_times())
     service_tap.count()
     if tap is not service_tap:
         tap.count()

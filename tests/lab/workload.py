@@ -16,7 +16,7 @@ from .network import FOLLOW
 from .observers import Pinger, RedisClient
 from .setup import Setup
 
-KINDS = ("redis", "idle", "writer", "reader")
+KINDS = ("redis", "idle", "writer", "reader", "aged")
 VALUE_BYTES = 4096
 SMALL_KEYS = 256
 FILL_TIMEOUT_S = 240
@@ -28,7 +28,10 @@ PF_EXITING = 0x00000004
 
 @dataclass(frozen=True)
 class Kind:
-    """`working_set_mib`: Redis' values or the pages; `rate_mb`: MB/s that a writer or reader touches."""
+    """`working_set_mib`: Redis' values or the pages; `rate_mb`: MB/s that a writer or reader touches.
+
+    An aged guest has touched and freed its working set, and half as much is in the cache of a clean file.
+    """
 
     name: str = "redis"
     working_set_mib: int = 32
@@ -90,15 +93,18 @@ class Workload:
         big = self.kind.name == "redis"
         keys = self.kind.working_set_mib * (1 << 20) // VALUE_BYTES if big else SMALL_KEYS
         self.redis = self.setup.own(
-            RedisClient(self.setup.namespace, FOLLOW, keys, VALUE_BYTES, 1000 if big else 5000)
+            RedisClient(
+                self.setup.namespace,
+                FOLLOW,
+                self.setup.logs / "redis.csv",
+                keys,
+                VALUE_BYTES,
+                1000 if big else 5000,
+            )
         )
         self.redis.wait_filled(FILL_TIMEOUT_S)
         if self.kind.name in ("writer", "reader"):
-            run(
-                f"pages {self.kind.name} {self.kind.working_set_mib} {self.kind.rate_mb} /dev/lab.verdict "
-                ">/run/pages.log 2>&1 &"
-            )
-            self.machine.verdicts.wait(0, FILL_TIMEOUT_S, program="pages", event="filled")
+            self._fill_pages(self.kind.name, self.kind.rate_mb)
             self._pages = 1
         if self.setup.disk:
             # the log of the filling is on the disk now; its cache is not what this workload is about
@@ -106,6 +112,23 @@ class Workload:
             self.setup.source.commands.run(
                 f"dd if=/dev/urandom of={FILE} bs=1M count={FILE_MIB // 2} 2>/dev/null; sync", 60
             )
+        if self.kind.name == "aged":
+            self._age()
+
+    def _fill_pages(self, what: str, rate_mb: float) -> None:
+        self.machine.commands.run(
+            f"pages {what} {self.kind.working_set_mib} {rate_mb} /dev/lab.verdict >/run/pages.log 2>&1 &"
+        )
+        self.machine.verdicts.wait(0, FILL_TIMEOUT_S, program="pages", event="filled")
+
+    def _age(self) -> None:
+        """Memory that was used and is free again, and clean files in the page cache."""
+        self._fill_pages("reader", 1)
+        cached_mib = self.kind.working_set_mib // 2
+        self.machine.commands.run(
+            f"kill $(pidof pages); dd if=/dev/urandom of=/disk/aged bs=1M count={cached_mib} 2>/dev/null; sync",
+            FILL_TIMEOUT_S,
+        )
 
     def before_move(self) -> None:
         """Takes down what must be the same afterwards, and starts to watch."""

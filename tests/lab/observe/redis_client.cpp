@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// redis_client ADDRESS PORT KEYS VALUE_BYTES PACE_US: one TCP connection that knows what Redis must answer.
+// redis_client ADDRESS PORT KEYS VALUE_BYTES PACE_US TRACE: one TCP connection that knows what Redis must answer.
 //
 // Fills KEYS keys, then one question at a time, at most one each PACE_US: two reads to one write, of random
 // keys.  Every value names its key and its generation, so an answer is right, old (a lost write) or wrong.
@@ -7,7 +7,7 @@
 //   mark     forget the longest gap so far
 //   status   counts and the longest time between two answers since the mark
 //   finish   read back every key; then exit
-// The first line out says that the filling is done.  A lost connection ends the program with status 1.
+// The first line out says that the filling is done.  TRACE gets the time of every answer from then on.  A lost connection ends the program with status 1.
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -201,13 +201,19 @@ void tell(const char* event, const Keys& keys, const Gap& gap, std::uint64_t wri
 }  // namespace
 
 int main(int argc, char** argv) {
-    if (argc != 6) {
-        std::fprintf(stderr, "usage: redis_client ADDRESS PORT KEYS VALUE_BYTES PACE_US\n");
+    if (argc != 7) {
+        std::fprintf(stderr, "usage: redis_client ADDRESS PORT KEYS VALUE_BYTES PACE_US TRACE\n");
         return 2;
     }
     Connection redis(argv[1], std::atoi(argv[2]));
     Keys keys(std::strtoull(argv[3], nullptr, 10), std::strtoull(argv[4], nullptr, 10));
     const std::int64_t pace = std::atoll(argv[5]) * 1000;
+    std::FILE* trace = std::fopen(argv[6], "w");
+    if (trace == nullptr) {
+        std::perror(argv[6]);
+        return 1;
+    }
+    std::fprintf(trace, "mono_ns\n");
 
     each_key(
         redis, keys, [&](std::size_t key) { return keys.set(key, 1); },
@@ -246,6 +252,7 @@ int main(int argc, char** argv) {
             if (waiting && redis.reply(kind, text)) {
                 waiting = false;
                 gap.answer();
+                std::fprintf(trace, "%lld\n", static_cast<long long>(gap.last_answer));
                 if (!writing) {
                     keys.check(key, text);
                 } else if (kind == '+' && text == "OK") {
@@ -276,6 +283,7 @@ int main(int argc, char** argv) {
     each_key(
         redis, keys, [](std::size_t index) { return Keys::get(index); },
         [&](std::size_t index, char, const std::string& value) { keys.check(index, value); });
+    std::fclose(trace);
     tell("finished", keys, gap, writes);
     return 0;
 }

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The peer: QEMU's own migration of the same guest, over a link of the same rate, judged by the same clock outside.
+
+The emulators talk over the namespace's loopback, which is shaped like a guest's link.  Service traffic does not
+share it, unlike ours with one NIC: what difference that makes is in QEMU's favour.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.errors import LabError
+from lab.machine import Machine
+from lab.setup import Plan, Setup
+from lab.stage import SETTLE_S, WARM_S, Outcome, Trace
+from lab.workload import Kind, Workload
+
+PORT = 4444
+PATIENCE_S = 60  # then a migration that does not converge is cancelled
+POLL_S = 0.02
+
+
+@dataclass(frozen=True)
+class Way:
+    """Capabilities of QEMU's migration; `passes`: pages are owed after so many, None: never."""
+
+    capabilities: tuple[str, ...] = ()
+    passes: int | None = None
+
+
+WAYS = {
+    "qemu-precopy": Way(),
+    "qemu-auto-converge": Way(("auto-converge",)),
+    "qemu-postcopy": Way(("postcopy-ram",), 0),
+    "qemu-precopy-postcopy": Way(("postcopy-ram",), 1),
+}
+
+
+def _enable(machine: Machine, capabilities: tuple[str, ...]) -> None:
+    states = [{"capability": name, "state": True} for name in capabilities]
+    machine.qmp.call("migrate-set-capabilities", capabilities=states)
+    # the link is what limits it, not its own default
+    machine.qmp.call("migrate-set-parameters", **{"max-bandwidth": 10**11})
+
+
+def _migrate(source: Machine, twin: Machine, way: Way) -> dict[str, Any]:
+    """Returns query-migrate's last answer once no page is left behind."""
+    for machine in (source, twin):
+        _enable(machine, way.capabilities)
+    twin.qmp.call("migrate-incoming", uri=f"tcp:127.0.0.1:{PORT}")
+    source.qmp.call("migrate", uri=f"tcp:127.0.0.1:{PORT}")
+    deadline = time.monotonic() + PATIENCE_S
+    switched = way.passes is None
+    while True:
+        state = source.qmp.call("query-migrate")
+        status = state.get("status")
+        if status == "completed":
+            break
+        if status in ("failed", "cancelled"):
+            raise LabError(f"QEMU's migration {status}: {state.get('error-desc', 'no reason given')}")
+        # the count of passes is 1 in the first
+        if not switched and status == "active" and state["ram"]["dirty-sync-count"] > way.passes:
+            source.qmp.call("migrate-start-postcopy")
+            switched = True
+        if time.monotonic() > deadline:
+            source.qmp.call("migrate_cancel")
+            raise LabError(f"it does not converge: cancelled after {PATIENCE_S} s")
+        time.sleep(POLL_S)
+    twin.wait_status("running", 10)
+    return state
+
+
+def run(plan: Plan, name: str, kind: Kind, logs: Path) -> Outcome:
+    """One migration; figures as those of a move, where QEMU has them."""
+    outcome = Outcome({"verdict": "failed", "mode": name, "reason": None})
+    try:
+        with Setup(plan, logs) as setup:
+            _run(setup, WAYS[name], kind, outcome)
+    except (LabError, OSError) as error:
+        outcome.reasons.append(str(error))
+    outcome.figures["verdict"] = "moved" if outcome.moved else "failed"
+    outcome.figures["reason"] = "; ".join(outcome.reasons) or None
+    return outcome
+
+
+def _run(setup: Setup, way: Way, kind: Kind, outcome: Outcome) -> None:
+    setup.network.shape_loopback()
+    source = setup.boot_source()
+    workload = Workload(setup, kind)
+    workload.start()
+    twin = setup.incoming_twin()
+    workload.before_move()
+    time.sleep(WARM_S)
+    bytes_before = setup.network.loopback_bytes()
+    began_ns = time.monotonic_ns()
+    state = _migrate(source, twin, way)
+    total_ms = (time.monotonic_ns() - began_ns) / 1e6
+    bytes_sent = setup.network.loopback_bytes() - bytes_before
+    workload.moved_to(twin)
+    time.sleep(SETTLE_S)
+    workload.check()
+    seen = workload.finish()
+    assert workload.pinger
+    start_ns, end_ns = workload.pinger.longest_gap(began_ns)
+    outcome.trace = Trace(began_ns, (start_ns, end_ns), workload.redis.answer_times())
+    workload.shut_down()
+    outcome.reasons += workload.reasons
+    outcome.figures |= {
+        "total_ms": total_ms,
+        "bytes_sent": bytes_sent,
+        "blackout_ms": (end_ns - start_ns) / 1e6,
+        "udp_gap_ms": (end_ns - start_ns) / 1e6,
+        "tcp_gap_ms": seen["client"]["longest_gap_ms"],
+        "passes": state["ram"]["dirty-sync-count"],
+        "pages_sent": state["ram"]["normal"],
+        "own_total_ms": state["total-time"],
+        "own_downtime_ms": state.get("downtime"),
+    }

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a client outside got of its service around a move: from the times of its answers, one clock for both VMs."""
+
+from lab.stage import Trace
+
+BIN_NS = 5_000_000
+BASE_NS = 2_000_000_000  # before the command: what the guest does undisturbed
+WINDOW = 20  # bins: 100 ms say whether it is back
+BACK = 0.9
+
+
+def bins(trace: Trace, until_ns: int) -> list[int]:
+    """Answers in every 5 ms from BASE_NS before the command on."""
+    first = trace.began_ns - BASE_NS
+    counts = [0] * max((until_ns - first) // BIN_NS, 0)
+    for moment in trace.answers_ns:
+        index = (moment - first) // BIN_NS
+        if 0 <= index < len(counts):
+            counts[index] += 1
+    return counts
+
+
+def lost_ms(trace: Trace) -> float | None:
+    """How much undisturbed time the missing answers would have taken, from the command to the last answer.
+
+    None: there were no answers before it to compare with.
+    """
+    until = trace.answers_ns[-1] if trace.answers_ns else 0
+    counts = bins(trace, until)
+    base_bins = BASE_NS // BIN_NS
+    base = sum(counts[:base_bins]) / base_bins
+    if base == 0:
+        return None
+    after = counts[base_bins:]
+    return (len(after) - sum(after) / base) * BIN_NS / 1e6
+
+
+def back_ms(trace: Trace) -> float | None:
+    """From the end of the gap until 100 ms brought 90 % of what they brought before; None: never."""
+    until = trace.answers_ns[-1] if trace.answers_ns else 0
+    counts = bins(trace, until)
+    base = sum(counts[: BASE_NS // BIN_NS]) / (BASE_NS // BIN_NS)
+    start = (trace.gap_ns[1] - trace.began_ns + BASE_NS) // BIN_NS
+    for index in range(start, len(counts) - WINDOW):
+        if sum(counts[index : index + WINDOW]) >= BACK * base * WINDOW:
+            return (index - start) * BIN_NS / 1e6
+    return None
