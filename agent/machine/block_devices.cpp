@@ -67,9 +67,8 @@ void find_footing(const std::string& sysfs_path, Footing& footing, int depth) {
         return;
     }
     footing.direct = false;
-    for (const std::string& slave : below) {
-        find_footing(sysfs::resolve(sysfs_path + "/slaves/" + slave), footing, depth + 1);
-    }
+    const std::string slaves = sysfs_path + "/slaves/";
+    for (const std::string& slave : below) find_footing(sysfs::resolve(slaves + slave), footing, depth + 1);
 }
 
 Footing footing_of(const std::string& device_number) {
@@ -99,11 +98,11 @@ std::string identity_of(const std::string& block) {
 std::string place_of(const std::string& block) {
     std::string path = bus_path_of_link(block);
     if (!path.empty()) return path;
-    const std::string subsystem = sysfs::resolve(block + "/..");
+    const std::string subsystem = sysfs::resolve(block + "/..") + "/";
     if (subsystem.find("/nvme-subsystem/") == std::string::npos) return {};
     for (const std::string& entry : sysfs::list(subsystem)) {
         if (entry.starts_with("nvme") && entry.find('n', 4) == std::string::npos) {
-            path = bus_path_of_link(subsystem + "/" + entry);
+            path = bus_path_of_link(subsystem + entry);
             if (!path.empty()) return path + "/n" + sysfs::read_text(block + "/nsid", 32);
         }
     }

@@ -17,8 +17,9 @@ from .netns import Namespace
 CLIENT = "10.8.0.254"
 FOLLOW = "10.8.0.1"
 PREFIX = 24
-# What a port of a switch holds: 2 ms at 1 Gbit/s.  A longer queue delays the answer to whoever waits for one page.
-QUEUE_BYTES = 256 * 1024
+# 2 ms: the host's timers are no finer than such a burst, and a longer queue delays the answer to whoever waits for
+# one page.
+SPAN_S = 0.002
 # What a guest hands over at once; a bucket that holds less would cut it, and an emulated CPU take each piece alone.
 WHOLE_BYTES = 68 * 1024
 RATES = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
@@ -68,8 +69,8 @@ class Network:
         if not self.link:
             return
         rate = bits_per_second(self.link)
-        burst = max(rate // 8 // 500, WHOLE_BYTES)  # 2 ms worth: the host's timers are no finer
-        bucket = f"tbf rate {rate} burst {burst} limit {burst + QUEUE_BYTES}"
+        burst = max(int(rate / 8 * SPAN_S), WHOLE_BYTES)
+        bucket = f"tbf rate {rate} burst {burst} limit {2 * burst}"
         self.namespace.run("tc", "qdisc", "add", "dev", device, "root", *bucket.split())
 
     def shape_loopback(self) -> None:
