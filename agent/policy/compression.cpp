@@ -60,7 +60,8 @@ void CompressionPolicy::end_window() {
         return begin_window(*packed_cost_ < kWorthwhile * *plain_cost_, false);
     }
     // Empty buffers on the way had made the link look faster than it is.
-    const bool misjudged = !packing_ && refused_cost_ && *refused_cost_ < kWorthwhile * *plain_cost_;
+    const bool misjudged =
+        !packing_ && plain_cost_ && refused_cost_ && *refused_cost_ < kWorthwhile * *plain_cost_;
     if (misjudged) refused_cost_.reset();
     const bool try_other = misjudged || since_try_ >= kTryEvery;
     begin_window(try_other ? !packing_ : packing_, try_other);
