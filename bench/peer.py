@@ -99,11 +99,12 @@ def _run(setup: Setup, way: Way, kind: Kind, outcome: Outcome) -> None:
     bytes_sent = setup.network.loopback_bytes() - bytes_before
     workload.moved_to(twin)
     time.sleep(SETTLE_S)
+    until_ns = time.monotonic_ns()
     workload.check()
     seen = workload.finish()
     assert workload.pinger
     start_ns, end_ns = workload.pinger.longest_gap(began_ns)
-    outcome.trace = Trace(began_ns, (start_ns, end_ns), workload.redis.answer_times())
+    outcome.trace = Trace(began_ns, until_ns, (start_ns, end_ns), workload.redis.answer_times())
     workload.shut_down()
     outcome.reasons += workload.reasons
     outcome.figures |= {

@@ -9,10 +9,10 @@ WINDOW = 20  # bins: 100 ms say whether it is back
 BACK = 0.9
 
 
-def bins(trace: Trace, until_ns: int) -> list[int]:
-    """Answers in every 5 ms from BASE_NS before the command on."""
+def bins(trace: Trace) -> list[int]:
+    """Answers in every 5 ms from BASE_NS before the command until the guest was checked."""
     first = trace.began_ns - BASE_NS
-    counts = [0] * max((until_ns - first) // BIN_NS, 0)
+    counts = [0] * ((trace.until_ns - first) // BIN_NS)
     for moment in trace.answers_ns:
         index = (moment - first) // BIN_NS
         if 0 <= index < len(counts):
@@ -21,12 +21,11 @@ def bins(trace: Trace, until_ns: int) -> list[int]:
 
 
 def lost_ms(trace: Trace) -> float | None:
-    """How much undisturbed time the missing answers would have taken, from the command to the last answer.
+    """How much undisturbed time the missing answers would have taken, from the command on.
 
     None: there were no answers before it to compare with.
     """
-    until = trace.answers_ns[-1] if trace.answers_ns else 0
-    counts = bins(trace, until)
+    counts = bins(trace)
     base_bins = BASE_NS // BIN_NS
     base = sum(counts[:base_bins]) / base_bins
     if base == 0:
@@ -37,8 +36,7 @@ def lost_ms(trace: Trace) -> float | None:
 
 def back_ms(trace: Trace) -> float | None:
     """From the end of the gap until 100 ms brought 90 % of what they brought before; None: never."""
-    until = trace.answers_ns[-1] if trace.answers_ns else 0
-    counts = bins(trace, until)
+    counts = bins(trace)
     base = sum(counts[: BASE_NS // BIN_NS]) / (BASE_NS // BIN_NS)
     start = (trace.gap_ns[1] - trace.began_ns + BASE_NS) // BIN_NS
     for index in range(start, len(counts) - WINDOW):

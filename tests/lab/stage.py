@@ -42,9 +42,13 @@ Tell = Callable[[str], None]
 
 @dataclass
 class Trace:
-    """What the outside saw, monotonic ns: the command given, the longest gap, Redis' answers."""
+    """What the outside saw, monotonic ns: the command given, the longest gap, Redis' answers.
+
+    Until `until_ns` nobody disturbed the guest; then it was checked.
+    """
 
     began_ns: int
+    until_ns: int
     gap_ns: tuple[int, int]
     answers_ns: list[int]
 
@@ -159,6 +163,7 @@ def _run(
     tell("the command has returned; watching on")
     workload.moved_to(target)
     time.sleep(SETTLE_S)
+    until_ns = time.monotonic_ns()
     workload.check()
     outcome.report = json.loads(target.commands.run(f"cat {REPORT}"))
     tell("reading back every key")
@@ -168,7 +173,7 @@ def _run(
     gap_start_ns, gap_end_ns = workload.pinger.longest_gap(began_ns)
     commit_ns = gap_end_ns  # the guest was heard from its new place, so the commit was before
     blackout_ms = (gap_end_ns - gap_start_ns) / 1e6
-    outcome.trace = Trace(began_ns, (gap_start_ns, gap_end_ns), workload.redis.answer_times())
+    outcome.trace = Trace(began_ns, until_ns, (gap_start_ns, gap_end_ns), workload.redis.answer_times())
     service_tap.count()
     if tap is not service_tap:
         tap.count()
