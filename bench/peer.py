@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The peer: QEMU's own migration of the same guest, over a link of the same rate, judged by the same clock outside.
 
-The emulators talk over the namespace's loopback, which is shaped like a guest's link.  Service traffic does not
-share it, unlike ours with one NIC: what difference that makes is in QEMU's favour.
+The emulators talk over the namespace's loopback.  What goes to the twin's port is shaped like a guest's link, the
+way back is not.  Service traffic does not share it, unlike ours with one NIC, and nothing samples the source's
+registers: both are in QEMU's favour.  The total time is what each side says of itself.
 """
 
 import time
@@ -17,7 +18,7 @@ from lab.stage import SETTLE_S, WARM_S, Outcome, Trace
 from lab.workload import Kind, Workload
 
 PORT = 4444
-PATIENCE_S = 60  # then a migration that does not converge is cancelled
+PATIENCE_S = 60  # after its first pass; then a migration that does not converge is cancelled
 POLL_S = 0.02
 
 
@@ -50,7 +51,7 @@ def _migrate(source: Machine, twin: Machine, way: Way) -> dict[str, Any]:
         _enable(machine, way.capabilities)
     twin.qmp.call("migrate-incoming", uri=f"tcp:127.0.0.1:{PORT}")
     source.qmp.call("migrate", uri=f"tcp:127.0.0.1:{PORT}")
-    deadline = time.monotonic() + PATIENCE_S
+    deadline: float | None = None
     switched = way.passes is None
     while True:
         state = source.qmp.call("query-migrate")
@@ -59,13 +60,15 @@ def _migrate(source: Machine, twin: Machine, way: Way) -> dict[str, Any]:
             break
         if status in ("failed", "cancelled"):
             raise LabError(f"QEMU's migration {status}: {state.get('error-desc', 'no reason given')}")
-        # the count of passes is 1 in the first
-        if not switched and status == "active" and state["ram"]["dirty-sync-count"] > way.passes:
+        passes = state["ram"]["dirty-sync-count"] if "ram" in state else 0  # 1 in the first
+        if not switched and status == "active" and passes > way.passes:
             source.qmp.call("migrate-start-postcopy")
             switched = True
-        if time.monotonic() > deadline:
+        if passes > 1 and deadline is None:
+            deadline = time.monotonic() + PATIENCE_S
+        if deadline and time.monotonic() > deadline:
             source.qmp.call("migrate_cancel")
-            raise LabError(f"it does not converge: cancelled after {PATIENCE_S} s")
+            raise LabError(f"it does not converge: cancelled {PATIENCE_S} s after its first pass")
         time.sleep(POLL_S)
     twin.wait_status("running", 10)
     return state
@@ -85,7 +88,7 @@ def run(plan: Plan, name: str, kind: Kind, logs: Path) -> Outcome:
 
 
 def _run(setup: Setup, way: Way, kind: Kind, outcome: Outcome) -> None:
-    setup.network.shape_loopback()
+    setup.network.shape_loopback(PORT)
     source = setup.boot_source()
     workload = Workload(setup, kind)
     workload.start()
@@ -95,7 +98,6 @@ def _run(setup: Setup, way: Way, kind: Kind, outcome: Outcome) -> None:
     bytes_before = setup.network.loopback_bytes()
     began_ns = time.monotonic_ns()
     state = _migrate(source, twin, way)
-    total_ms = (time.monotonic_ns() - began_ns) / 1e6
     bytes_sent = setup.network.loopback_bytes() - bytes_before
     workload.moved_to(twin)
     time.sleep(SETTLE_S)
@@ -108,13 +110,12 @@ def _run(setup: Setup, way: Way, kind: Kind, outcome: Outcome) -> None:
     workload.shut_down()
     outcome.reasons += workload.reasons
     outcome.figures |= {
-        "total_ms": total_ms,
+        "total_ms": state["total-time"],
         "bytes_sent": bytes_sent,
         "blackout_ms": (end_ns - start_ns) / 1e6,
         "udp_gap_ms": (end_ns - start_ns) / 1e6,
         "tcp_gap_ms": seen["client"]["longest_gap_ms"],
         "passes": state["ram"]["dirty-sync-count"],
         "pages_sent": state["ram"]["normal"],
-        "own_total_ms": state["total-time"],
         "own_downtime_ms": state.get("downtime"),
     }

@@ -5,8 +5,8 @@
     bench/plot.py RESULTS... [-o DIR]       RESULTS: folders that bench/move made; DIR: default the first of them
 
 throughput-*.svg     what a client outside got, around the move, mode by mode
-write-share.svg      blackout and total time against how fast a writer writes
-memory.svg           blackout and total time against the guest's memory
+write-share-*.svg    blackout and total time against how fast a writer writes
+memory-*.svg         blackout and total time against the guest's memory
 """
 
 import argparse
@@ -22,12 +22,12 @@ from lab import install  # noqa: E402
 from lab.errors import LabError  # noqa: E402
 
 Row = dict[str, str]
-SMOOTH = 10  # bins of 5 ms: a client asks about once a millisecond
+SMOOTH = 10  # bins of 5 ms, in which a client asks once to five times
 
 
 def read(folder: Path) -> list[Row]:
     with open(folder / "raw.csv", newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if row["verdict"] == "moved"]
+        return [row | {"folder": str(folder)} for row in csv.DictReader(file) if row["verdict"] == "moved"]
 
 
 def scenario(row: Row) -> tuple[str, str, str]:
@@ -69,33 +69,41 @@ def writer_rate(row: Row) -> float | None:
     return float(numbers[1]) if name == "writer" else None
 
 
-def draw_throughput(pyplot, folder: Path, out: Path) -> list[Path]:
-    """One figure a scenario: the last run of every mode that left a trace."""
-    traces: dict[str, dict[str, Path]] = defaultdict(dict)
-    for path in sorted(folder.glob("*/throughput.csv")):
-        _, memory, rest = path.parent.name.split("-", 2)
-        for link in ("1gbit", "200mbit"):
-            workload, found, mode = rest.partition(f"-{link}-")
-            if found:
-                traces[f"{memory}-{workload}-{link}"][mode] = path
-    written = []
-    for name, modes in traces.items():
-        figure, axis = pyplot.subplots(figsize=(10, 4))
-        for mode, path in modes.items():
-            with open(path, newline="", encoding="utf-8") as file:
-                points = [(float(row["ms_after_command"]), int(row["answers"])) for row in csv.DictReader(file)]
-            starts = range(0, len(points) - SMOOTH, SMOOTH)
-            rates = [sum(count for _, count in points[at : at + SMOOTH]) * 200 / SMOOTH for at in starts]
-            axis.plot([points[at][0] / 1000 for at in starts], rates, label=mode, linewidth=1)
-        axis.set(xlabel="seconds after the command", ylabel="answers a second", title=name.replace("-", ", "))
-        axis.set_ylim(bottom=0)
-        axis.grid(alpha=0.3)
-        axis.legend()
-        figure.tight_layout()
-        written.append(out / f"throughput-{name}.svg")
-        figure.savefig(written[-1])
-        pyplot.close(figure)
-    return written
+def writer_of(row: Row) -> str | None:
+    """What writers of several rates have in common, as a name."""
+    name, *numbers = row["workload"].split(":")
+    return f"{_guest(row)}-{row['memory_mib']}-writer-{numbers[0]}-{row['link']}" if name == "writer" else None
+
+
+def _guest(row: Row) -> str:
+    return f"{row['kernel']}-{row['vcpus']}"
+
+
+def _groups(rows: list[Row], name_of) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        name = name_of(row)
+        if name is not None:
+            found[name].append(row)
+    return found
+
+
+def draw_throughput(pyplot, name: str, traces: dict[str, Path], path: Path) -> None:
+    """The last run of every mode."""
+    figure, axis = pyplot.subplots(figsize=(10, 4))
+    for mode, trace in traces.items():
+        with open(trace, newline="", encoding="utf-8") as file:
+            points = [(float(row["ms_after_command"]), int(row["answers"])) for row in csv.DictReader(file)]
+        starts = range(0, len(points) - SMOOTH, SMOOTH)
+        rates = [sum(count for _, count in points[at : at + SMOOTH]) * 200 / SMOOTH for at in starts]
+        axis.plot([points[at][0] / 1000 for at in starts], rates, label=mode, linewidth=1)
+    axis.set(xlabel="seconds after the command", ylabel="answers a second", title=name)
+    axis.set_ylim(bottom=0)
+    axis.grid(alpha=0.3)
+    axis.legend()
+    figure.tight_layout()
+    figure.savefig(path)
+    pyplot.close(figure)
 
 
 def main() -> int:
@@ -116,16 +124,23 @@ def main() -> int:
     from matplotlib import pyplot  # noqa: PLC0415
 
     out.mkdir(parents=True, exist_ok=True)
-    written = [path for folder in given.results for path in draw_throughput(pyplot, folder, out)]
-    workloads = defaultdict(list)
-    for row in rows:
-        workloads[row["workload"], row["link"]].append(row)
-    for (workload, link), mine in workloads.items():
-        path = out / f"memory-{workload.replace(':', '-')}-{link}.svg"
-        if draw_lines(pyplot, mine, lambda row: float(row["memory_mib"]), "memory (MiB)", path):
-            written.append(path)
-    if draw_lines(pyplot, rows, writer_rate, "pages written (MB/s)", out / "write-share.svg"):
-        written.append(out / "write-share.svg")
+    written = []
+
+    def keep(name: str, drawn: bool = True) -> None:
+        if drawn:
+            written.append(out / name)
+
+    for name, mine in _groups(rows, lambda row: f"{_guest(row)}-{'-'.join(scenario(row))}".replace(":", "-")).items():
+        traces = {row["mode"]: Path(row["folder"]) / row["trace"] for row in mine if row.get("trace")}
+        if traces:
+            draw_throughput(pyplot, name, traces, out / f"throughput-{name}.svg")
+            keep(f"throughput-{name}.svg")
+    for name, mine in _groups(rows, lambda row: f"{_guest(row)}-{row['workload']}-{row['link']}".replace(":", "-")).items():
+        path = out / f"memory-{name}.svg"
+        keep(path.name, draw_lines(pyplot, mine, lambda row: float(row["memory_mib"]), "memory (MiB)", path))
+    for name, mine in _groups(rows, writer_of).items():
+        path = out / f"write-share-{name}.svg"
+        keep(path.name, draw_lines(pyplot, mine, writer_rate, "pages written (MB/s)", path))
     for path in written:
         print(path)
     return 0 if written else 1

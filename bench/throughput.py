@@ -38,6 +38,8 @@ def back_ms(trace: Trace) -> float | None:
     """From the end of the gap until 100 ms brought 90 % of what they brought before; None: never."""
     counts = bins(trace)
     base = sum(counts[: BASE_NS // BIN_NS]) / (BASE_NS // BIN_NS)
+    if base == 0:
+        return None
     start = (trace.gap_ns[1] - trace.began_ns + BASE_NS) // BIN_NS
     for index in range(start, len(counts) - WINDOW):
         if sum(counts[index : index + WINDOW]) >= BACK * base * WINDOW:

@@ -151,6 +151,8 @@ static void walk_table(struct walk *w, u64 *table, int level, unsigned long base
 		unsigned long va = base + i * span(level);
 		u64 entry = READ_ONCE(table[i]);
 
+		if (!irqs_disabled())
+			cond_resched();
 		if (!present(entry) || is_espfix(va))
 			continue;
 		if (large(entry, level))
@@ -189,12 +191,11 @@ static bool find_leaf(struct walk *w, u64 *entry, int level, unsigned long va)
 {
 	u64 value = READ_ONCE(*entry);
 
-	if (!is_dirty(value))
+	if (!is_dirty(value) || !large(value, level))
 		return false;
 	smig_bitmap_set(w->bitmap, leaf_pfn(value, level), span(level) >> PAGE_SHIFT);
-	if (w->clear)
-		clear_dirty(entry);
-	return false;
+	/* a table that has taken its place must not lose the bit */
+	return w->clear && cmpxchg(entry, value, value & ~(u64)_PAGE_DIRTY) != value;
 }
 
 static void find_ptes(struct walk *w, u64 *t)
@@ -264,7 +265,8 @@ static bool split_leaf(struct walk *w, u64 *entry, int level, unsigned long va)
 	struct page *page;
 	u64 *table;
 
-	if (!(leaf & _PAGE_RW))
+	/* the walk has looked, but only under the lock nobody else splits */
+	if (!present(leaf) || !large(leaf, level) || !(leaf & _PAGE_RW))
 		return false;
 	page = list_first_entry_or_null(&w->spare, struct page, lru);
 	if (!page || nr_splits == max_splits) {

@@ -43,6 +43,7 @@ Result<ReceiverOptions> options_from(const std::string& listen, const std::vecto
     const auto address = parse_ip(where.value().host);
     if (!address)
         return Error{Remedy::refused, "--listen " + listen + ": give a numeric address of this machine"};
+    options.listen_text = listen;
     options.listen.length = to_sockaddr(*address, where.value().port, options.listen.storage);
     std::vector<Hold> parsed;
     for (const std::string& text : holds) {
@@ -92,7 +93,6 @@ int receive_command(int argc, const char* const* argv) {
     }
     ::signal(SIGPIPE, SIG_IGN);
     options.value().reserve_pages = reserve_mib * 256;
-    log_line("listening on " + listen);
     const auto ended = run_receiver(options.value());
     log_line(ended.error().text);
     return 1;

@@ -29,13 +29,14 @@ public:
     explicit Receiver(const ReceiverOptions& options) : options_(options), acceptor_(io_) {}
 
     Result<void> run() {
-        auto listener = listen_on(options_.listen, 4);
-        if (!listener) return listener.error();
         fill_random(boot_nonce_);
         ready_ = hold_memory();
+        auto listener = listen_on(options_.listen, 4);
+        if (!listener) return listener.error();
         const bool v6 = options_.listen.storage.ss_family == AF_INET6;
         acceptor_.assign(v6 ? asio::ip::tcp::v6() : asio::ip::tcp::v4(), listener.value().release());
         asio::co_spawn(io_, accept_loop(), asio::detached);
+        options_.log("listening on " + options_.listen_text);
         io_.run();
         return Error{Remedy::fatal, "nothing is left to serve"};
     }

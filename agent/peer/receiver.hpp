@@ -21,6 +21,7 @@ namespace smig {
 
 struct ReceiverOptions {
     SocketAddress listen;
+    std::string listen_text;  // what a person reads of it
     TargetLimits limits;
     Holds holds;
     std::uint64_t reserve_pages = 0;  // kept free for the landing environment; 0: the module's default

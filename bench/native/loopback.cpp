@@ -35,7 +35,7 @@ using namespace smig;
 namespace asio = boost::asio;
 
 constexpr std::int64_t kPatienceMs = 10'000;
-constexpr std::uint64_t kMemoryPages = 16 << 10;  // 64 MiB, read again and again: more than caches hold
+constexpr std::uint64_t kMemoryPages = 128 << 10;  // 512 MiB, read again and again: more than caches hold
 
 // A module with nothing but memory.
 class MemoryDevice final : public Device {

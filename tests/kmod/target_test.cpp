@@ -232,6 +232,22 @@ TEST_CASE("a failure at any step of the jump is named and undone, and the image 
     }
 }
 
+TEST_CASE("after another LAND nothing is left of what was placed before") {
+    TinyImage tiny;
+    Device device;
+    REQUIRE(device.begin(SMIG_ROLE_TARGET) == 0);
+    REQUIRE(land(device) == 0);
+    REQUIRE(vacant(device, tiny) == 0);
+    REQUIRE(device.call(SMIG_IOC_IMAGE, tiny.image) == 0);
+    REQUIRE(tiny.place(device, tiny.pfns) == 0);
+    REQUIRE(land(device) == 0);
+    REQUIRE(vacant(device, tiny) == 0);
+    REQUIRE(device.call(SMIG_IOC_IMAGE, tiny.image) == 0);
+    CHECK(jump(device) == ENODATA);  // no page has come
+    REQUIRE(tiny.place(device, tiny.pfns, SMIG_PLACE_ZERO) == 0);
+    CHECK(jump(device) == EILSEQ);  // the hand-over page is zero now
+}
+
 TEST_CASE("what LAND holds comes back when the file is closed") {
     const uint64_t before = free_pages();
     {

@@ -62,20 +62,28 @@ class Network:
         tap = f"{machine}{nic}"
         self._ip("tuntap", "add", tap, "mode", "tap", "vnet_hdr")
         self._ip("link", "set", tap, "master", f"br{nic}", "up")
-        self._shape(tap)
+        self._shape(tap, "root")
         return tap
 
-    def _shape(self, device: str) -> None:
+    def _shape(self, device: str, *parent: str) -> None:
         if not self.link:
             return
         rate = bits_per_second(self.link)
         burst = max(int(rate / 8 * SPAN_S), WHOLE_BYTES)
         bucket = f"tbf rate {rate} burst {burst} limit {2 * burst}"
-        self.namespace.run("tc", "qdisc", "add", "dev", device, "root", *bucket.split())
+        self.namespace.run("tc", "qdisc", "add", "dev", device, *parent, *bucket.split())
 
-    def shape_loopback(self) -> None:
-        """What the emulators themselves send each other goes over a link of the same rate."""
-        self._shape("lo")
+    def shape_loopback(self, port: int) -> None:
+        """What is sent to this TCP port on loopback goes over a link of the same rate; nothing else is slowed."""
+        # the classes only part the traffic; the bucket in the first is the link
+        for command in (
+            "qdisc add dev lo root handle 1: htb default 2",
+            "class add dev lo parent 1: classid 1:1 htb rate 100gbit quantum 200000",
+            "class add dev lo parent 1: classid 1:2 htb rate 100gbit quantum 200000",
+            f"filter add dev lo parent 1: protocol ip u32 match ip dport {port} 0xffff flowid 1:1",
+        ):
+            self.namespace.run("tc", *command.split())
+        self._shape("lo", "parent", "1:1")
 
     def loopback_bytes(self) -> int:
         """Sent over it so far, headers included."""

@@ -190,6 +190,9 @@ class Setup:
                 print(f"the emulator of {name} died at boot: {machine.emulator_failed()}", file=sys.stderr)
                 self.machines.remove(machine)
                 machine.close()
+                for log in self.logs.glob(f"{name}.*"):
+                    if log.is_file():
+                        log.rename(log.with_name(f"died-{attempt}-{log.name}"))
         raise AssertionError
 
     def landing_image(self) -> Path:

@@ -126,7 +126,7 @@ class Workload:
         self._fill_pages("reader", 1)
         cached_mib = self.kind.working_set_mib // 2
         self.machine.commands.run(
-            f"kill $(pidof pages); dd if=/dev/urandom of=/disk/aged bs=1M count={cached_mib} 2>/dev/null; sync",
+            f"kill $(pidof pages); dd if=/dev/urandom of=/disk/aged bs=1M count={cached_mib} 2>&1 && sync",
             FILL_TIMEOUT_S,
         )
 
