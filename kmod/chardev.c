@@ -292,7 +292,7 @@ static int do_land(struct file *file, void *data)
 	if (arg->flags || arg->reserve_pages > smig_ram.pages)
 		return -EINVAL;
 	set_state(SMIG_STATE_TARGET);
-	/* memory may be held long before a source calls, and this VM may be paused or moved meanwhile */
+	/* since BEGIN, long ago perhaps, this VM may have been paused or moved */
 	smig_clock_measure();
 	ret = smig_land_hold(arg);
 	return ret;

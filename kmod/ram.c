@@ -151,7 +151,10 @@ unsigned long smig_ram_free_run(struct page *page, unsigned long pfn, unsigned l
 	return min(1UL << order, end - pfn);
 }
 
-/* Frames by class, while the guest runs; of those in use, not those in @without or @nor (both may be NULL). */
+/*
+ * Frames by class, while the guest runs; of those in use, not those in @without or
+ * @nor (both may be NULL).
+ */
 void smig_ram_census(u64 *pages, const unsigned long *without, const unsigned long *nor)
 {
 	unsigned int i;
