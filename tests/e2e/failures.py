@@ -13,7 +13,9 @@ from .harness import expect, test
 from .scene import Scene
 
 HOLD_MS = 4000
-STRIKE_S = 2  # after the start of the move, in phases that the guest does not notice
+STRIKE_S = 1  # after the machines have met, in phases that the guest does not notice
+CONNECT_S = 30
+MET = "comparing the machines"  # the move says so
 MODULE_CAPTURED = 3  # enum smig_state
 
 
@@ -150,10 +152,13 @@ def in_each_phase(logs: Path, blow: str) -> None:
             strike.arm(phase)
             stay = ("--stay", scene.setup.stay(scene.number))
             session = scene.setup.move(number, *stay, "--alive-timeout", "5", *phase.options)
+            deadline = time.monotonic() + CONNECT_S
+            while MET not in session.text and time.monotonic() < deadline and not phase.paused:
+                time.sleep(0.05)
             if phase.frozen:
                 expect(scene.wait_stopped(20), f"{what}: the guest never stopped:\n{session.text}")
             else:
-                time.sleep(STRIKE_S)
+                time.sleep(STRIKE_S if not phase.paused else 2 * STRIKE_S)
             strike.strike(phase)
             if phase.paused and target.alive:
                 target.qmp.call("cont")
