@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// redis_client ADDRESS PORT KEYS VALUE_BYTES PACE_US TRACE: one TCP connection that knows what Redis must answer.
+// redis_client ADDRESS PORT KEYS VALUE_BYTES PACE_US TRACE: one TCP connection that knows what Redis must
+// answer.
 //
 // Fills KEYS keys, then one question at a time, at most one each PACE_US: two reads to one write, of random
 // keys.  Every value names its key and its generation, so an answer is right, old (a lost write) or wrong.
@@ -7,7 +8,8 @@
 //   mark     forget the longest gap so far
 //   status   counts and the longest time between two answers since the mark
 //   finish   read back every key; then exit
-// The first line out says that the filling is done.  TRACE gets the time of every answer from then on.  A lost connection ends the program with status 1.
+// The first line out says that the filling is done.  TRACE gets the time of every answer from then on.  A
+// lost connection ends the program with status 1.
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
