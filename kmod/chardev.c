@@ -511,7 +511,7 @@ static int smig_release(struct inode *inode, struct file *file)
 		case SMIG_STATE_CLONE:
 			/* whoever froze may end; an adopter takes the freezer's role */
 			current->flags &= ~PF_SUSPEND_TASK;
-			pr_info("the agent let go of a guest that is not free to run: waiting for another\n");
+			pr_warn("the agent let go of a guest that may not run: waiting for another; if the guest runs elsewhere, reset this machine\n");
 			break;
 		case SMIG_STATE_IDLE:
 			break;

@@ -16,7 +16,7 @@ HOLD_MS = 4000
 STRIKE_S = 1  # after the machines have met, in phases that the guest does not notice
 CONNECT_S = 30
 MET = "comparing the machines"  # the move says so
-MODULE_CAPTURED = 3  # enum smig_state
+MODULE_CAPTURED, MODULE_CLONE = 3, 7  # enum smig_state
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Phase:
     name: str
     frozen: bool = False
     paused: bool = False
+    cloned: bool = False
 
     @property
     def options(self) -> list[str]:
@@ -39,7 +40,7 @@ PHASES = (
     Phase("source-stopping"),
     Phase("source-sending", frozen=True),
     Phase("source-awaiting-ready", frozen=True),
-    Phase("clone-fenced", frozen=True),
+    Phase("clone-fenced", frozen=True, cloned=True),
 )
 RECOVERY_S = 100  # until the source has given up and its guest answers again
 
@@ -82,7 +83,11 @@ class TargetVm(Blow):
 
 
 class TargetAgent(Blow):
-    """Every process of the target but init is killed (by its kernel, asked over the console)."""
+    """Every process of the target but init is killed (by its kernel, asked over the console).
+
+    In the clone only the owner of the move is, for all of the target's processes are the guest's by then:
+    its supervisor takes over, is told that the source has given up, and resets the target.
+    """
 
     @staticmethod
     def boot_options(phase: Phase) -> tuple[str, ...]:
@@ -90,9 +95,14 @@ class TargetAgent(Blow):
         return (f"selfmigrate.hold=target-checking:{HOLD_MS}",) if phase.paused else ()
 
     def arm(self, phase: Phase) -> None:
-        """The target itself holds the phase."""
+        """In `paused` phases the target itself holds."""
+        self.console_end = len(self.target.console())
+        if phase.cloned:
+            self.scene.arm_assassin(MODULE_CLONE)
 
     def strike(self, phase: Phase) -> None:
+        if phase.cloned:
+            return  # it is armed
         self.console_end = len(self.target.console())
         self.target.sysrq("i")
 
@@ -103,7 +113,7 @@ class SourceAgent(Blow):
     def arm(self, phase: Phase) -> None:
         super().arm(phase)
         if phase.frozen:
-            self.scene.run(f"assassin {MODULE_CAPTURED} 1000 >/run/assassin.log 2>&1 &")
+            self.scene.arm_assassin(MODULE_CAPTURED)
 
     def strike(self, phase: Phase) -> None:
         if phase.frozen:

@@ -55,6 +55,10 @@ class Scene:
     def run(self, script: str, timeout_s: float = 20) -> str:
         return self.here.commands.run(script, timeout_s)
 
+    def arm_assassin(self, state: int) -> None:
+        """The owner of the move dies a second after the module of this guest, wherever it is, got into `state`."""
+        self.run(f"assassin {state} 1000 >/run/assassin.log 2>&1 &")
+
     def unharmed(self, what: str) -> None:
         """The workload goes on where it is, on the same connection, with nothing lost."""
         try:

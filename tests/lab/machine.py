@@ -177,12 +177,14 @@ class Machine:
     def alive(self) -> bool:
         return self.process.poll() is None
 
-    def emulator_failed(self) -> str:
-        """What QEMU says of its own failure, if it died of one; empty otherwise."""
+    def boot_failed(self) -> str:
+        """Why this VM never came so far as to run anything of ours, if that is so; empty otherwise."""
         try:
             self.process.wait(2)
         except subprocess.TimeoutExpired:
-            return ""
+            console = self.console()
+            stalled = "detected stall" in console and "selfmigrate: " not in console
+            return "its kernel stalled before our module was loaded" if stalled else ""
         said = self._errors_path.read_text(errors="replace").strip()
         return said if "Assertion" in said else ""
 

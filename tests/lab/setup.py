@@ -176,7 +176,7 @@ class Setup:
         disk: Disk | None,
         wait_until_up: Callable[[Machine], None],
     ) -> Machine:
-        """A VM that is up.  One whose emulator dies of itself before that, with several vCPUs it may, is booted anew."""
+        """A VM that is up.  With several vCPUs the emulator may die or stall at boot, of itself: it is booted anew."""
         for attempt in range(BOOT_ATTEMPTS):
             machine = Machine(name, shape, boot, nics, disk, self.namespace, self.logs, self._sockets)
             self.machines.append(machine)
@@ -185,9 +185,9 @@ class Setup:
                 wait_until_up(machine)
                 return machine
             except (LabError, OSError):
-                if not machine.emulator_failed() or attempt == BOOT_ATTEMPTS - 1:
+                if not (reason := machine.boot_failed()) or attempt == BOOT_ATTEMPTS - 1:
                     raise
-                print(f"the emulator of {name} died at boot: {machine.emulator_failed()}", file=sys.stderr)
+                print(f"{name} did not boot: {reason}", file=sys.stderr)
                 self.machines.remove(machine)
                 machine.close()
                 for log in self.logs.glob(f"{name}.*"):

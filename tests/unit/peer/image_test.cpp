@@ -143,7 +143,7 @@ TEST_CASE("all-zero pages travel as ranges, frames of pages are full but the las
             CHECK(frame.payload.size() <= std::size_t{8} + std::size_t{256} * 4104);
     }
     CHECK(bytes == both.sender.counts().payload_bytes);
-    CHECK(bytes < both.sender.end().data_pages * 4104 + 64 * 1024);
+    CHECK(bytes < both.sender.end().data_pages * 4104 + std::uint64_t{64} * 1024);
     CHECK(std::ranges::count(both.recorder.frames, SMIG_WIRE_ZEROS, &Recorded::type) == 1);
 }
 

@@ -310,8 +310,8 @@ TEST_CASE("random bytes never get through as more than they are") {
         Bytes payload(random() % 300);
         for (std::byte& byte : payload) byte = static_cast<std::byte>(random() % 4 == 0 ? random() : 0);
         if (const auto pages = decode_pages(payload, pfns))
-            CHECK((pages.value().lz4 ? pages.value().data.size() < pages.value().count * 4096u
-                                     : pages.value().data.size() == pages.value().count * 4096u));
+            CHECK((pages.value().lz4 ? pages.value().data.size() < std::size_t{pages.value().count} * 4096
+                                     : pages.value().data.size() == std::size_t{pages.value().count} * 4096));
         if (const auto bitmap = decode_bitmap(payload))
             CHECK(bitmap.value().words.size() == payload.size() - 8);
         if (const auto failure = decode_failure(payload))

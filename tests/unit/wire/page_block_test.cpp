@@ -21,7 +21,7 @@ Bytes text_pages(std::size_t count) {
 }  // namespace
 
 TEST_CASE("pages come back as they were packed") {
-    PagePacker packer(256 * 4096);
+    PagePacker packer(std::size_t{256} * 4096);
     for (const std::size_t count : {1u, 7u, 256u}) {
         const Bytes pages = text_pages(count);
         const ByteView block = packer.pack(pages);
@@ -43,7 +43,7 @@ TEST_CASE("what does not get shorter is not packed") {
 
 TEST_CASE(
     "a block that is cut, long, of another size or noise is the peer's fault and writes nothing outside") {
-    PagePacker packer(16 * 4096);
+    PagePacker packer(std::size_t{16} * 4096);
     const Bytes pages = text_pages(16);
     const ByteView packed = packer.pack(pages);
     const Bytes block(packed.begin(), packed.end());
