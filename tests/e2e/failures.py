@@ -57,6 +57,11 @@ class Blow:
         """What the target gets on its kernel command line."""
         return ()
 
+    @staticmethod
+    def meets(phase: Phase) -> bool:
+        """Whether the machines get as far as talking before the blow."""
+        return not phase.paused
+
     def arm(self, phase: Phase) -> None:
         """Before the move."""
         if phase.paused:
@@ -93,6 +98,10 @@ class TargetAgent(Blow):
     def boot_options(phase: Phase) -> tuple[str, ...]:
         # a VM that stood still would have no process to kill
         return (f"selfmigrate.hold=target-checking:{HOLD_MS}",) if phase.paused else ()
+
+    @staticmethod
+    def meets(phase: Phase) -> bool:
+        return True
 
     def arm(self, phase: Phase) -> None:
         """In `paused` phases the target itself holds."""
@@ -163,12 +172,12 @@ def in_each_phase(logs: Path, blow: str) -> None:
             stay = ("--stay", scene.setup.stay(scene.number))
             session = scene.setup.move(number, *stay, "--alive-timeout", "5", *phase.options)
             deadline = time.monotonic() + CONNECT_S
-            while MET not in session.text and time.monotonic() < deadline and not phase.paused:
+            while MET not in session.text and time.monotonic() < deadline and strike.meets(phase):
                 time.sleep(0.05)
             if phase.frozen:
                 expect(scene.wait_stopped(20), f"{what}: the guest never stopped:\n{session.text}")
             else:
-                time.sleep(STRIKE_S if not phase.paused else 2 * STRIKE_S)
+                time.sleep(STRIKE_S if strike.meets(phase) else 2 * STRIKE_S)
             strike.strike(phase)
             if phase.paused and target.alive:
                 target.qmp.call("cont")
