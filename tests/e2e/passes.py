@@ -63,7 +63,8 @@ def orders(logs: Path, series: str, vcpus: int) -> None:
         )
         session = scene.setup.move(number, *SLOW, "--verify", "--json", "/run/switched.json")
         _wait_for_pass(scene, 1)
-        scene.run("selfmigrate switch-now")
+        # The guest may be gone before the answer of this command is: so that comes first.
+        scene.run("(sleep 1; selfmigrate switch-now) >/run/switch-now.log 2>&1 &")
         expect(session.wait(PASS_S) == 0, f"switch-now: it did not move:\n{session.text}")
         scene.here, scene.number = target, number
         scene.workload.moved_to(target)
