@@ -16,10 +16,10 @@ PASS_S = 60
 WRITER = Kind("writer", working_set_mib=16, rate_mb=10)
 
 CANCEL = "selfmigrate cancel"
+# Quick, for a pass may be over soon after it has begun.
 INTERRUPT = (
-    "for p in /proc/[0-9]*; do "
-    '[ "$(cat $p/comm)" = selfmigrate ] && tr "\\0" " " < $p/cmdline | grep -q " to " && kill -INT ${p##*/}; '
-    "done; true"
+    "for p in $(pidof selfmigrate); do "
+    'tr "\\0" " " < /proc/$p/cmdline | grep -q " to " && kill -INT $p; done; true'
 )
 
 
