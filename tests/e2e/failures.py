@@ -172,7 +172,8 @@ def in_each_phase(logs: Path, blow: str) -> None:
             stay = ("--stay", scene.setup.stay(scene.number))
             session = scene.setup.move(number, *stay, "--alive-timeout", "5", *phase.options)
             deadline = time.monotonic() + CONNECT_S
-            while MET not in session.text and time.monotonic() < deadline and strike.meets(phase):
+            while strike.meets(phase) and MET not in session.text:
+                expect(time.monotonic() < deadline, f"{what}: the machines never met:\n{session.text}")
                 time.sleep(0.05)
             if phase.frozen:
                 expect(scene.wait_stopped(20), f"{what}: the guest never stopped:\n{session.text}")
