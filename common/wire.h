@@ -40,7 +40,7 @@
 #include <stdint.h>
 
 #define SMIG_WIRE_MAGIC 0x47494d53u /* "SMIG" */
-#define SMIG_WIRE_VERSION 2u
+#define SMIG_WIRE_VERSION 3u
 #define SMIG_WIRE_DEFAULT_PORT 7077u
 #define SMIG_WIRE_MAX_PAYLOAD (2u << 20)	/* no frame is longer */
 #define SMIG_WIRE_MAX_TEXT (256u << 10)		/* JSON texts (DESCRIBE, ACCEPT, REFUSE) */
@@ -153,7 +153,9 @@ struct smig_wire_land {
 struct smig_wire_landed {
 	uint64_t held_pages;
 	uint64_t footprint_pages;	/* frames the landing environment keeps */
-	uint64_t vacant_pages;		/* so many frames the source must keep empty */
+	uint64_t vacant_pages;		/* so many frames the source must keep empty ... */
+	uint64_t kernel_start;		/* ... these among them, as far as it can */
+	uint64_t kernel_pages;
 };
 
 /* VACANT: like BITMAP; bits of frames that the image will not have.  Before any PAGES or ZEROS. */

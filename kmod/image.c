@@ -177,6 +177,55 @@ static void mark_held(void)
 		smig_bitmap_set(own_bitmap, page_to_pfn(held[i]), 1);
 }
 
+#define SMALLEST_PIECE 64	/* frames; below it trying costs more than it brings */
+
+static int claim(unsigned long start, unsigned long end)
+{
+	gfp_t flags = GFP_KERNEL | __GFP_NOWARN;
+
+	if (smig_has(alloc_contig_range))
+		return smig_call(alloc_contig_range)(start, end, MIGRATE_MOVABLE, flags);
+	if (smig_has(alloc_contig_range_noprof))
+		return smig_call(alloc_contig_range_noprof)(start, end, MIGRATE_MOVABLE, flags);
+	return -EOPNOTSUPP;
+}
+
+/*
+ * Holds what it can of [start, end), a power of two of frames below a page block,
+ * after moving away what lies there: user memory moves, the kernel's does not.
+ */
+static void hold_piece(unsigned long start, unsigned long end)
+{
+	unsigned long middle = start + (end - start) / 2;
+
+	if (!claim(start, end)) {
+		for (; start < end; start++)
+			held[nr_held++] = pfn_to_page(start);
+	} else if (end - start > SMALLEST_PIECE) {
+		hold_piece(start, middle);
+		hold_piece(middle, end);
+	}
+	cond_resched();
+}
+
+/* Process context.  @room: at most so many frames are held afterwards. */
+static u64 hold_range(unsigned long start, unsigned long nr, u64 room)
+{
+	unsigned long before = nr_held, piece = start & ~(pageblock_nr_pages - 1);
+
+	for (; piece < start + nr; piece += pageblock_nr_pages) {
+		unsigned long end = piece + pageblock_nr_pages;
+
+		if (nr_held + pageblock_nr_pages > room || fatal_signal_pending(current))
+			break;
+		/* within one zone, and nothing but memory */
+		if (smig_ram_contains(piece) && smig_ram_contains(end - 1) &&
+		    pfn_to_online_page(piece) && pfn_to_online_page(end - 1))
+			hold_piece(piece, end);
+	}
+	return nr_held - before;
+}
+
 /* Process context, guest running.  What was held stays held, whatever happens. */
 int smig_image_prepare(struct smig_prepare *arg)
 {
@@ -188,6 +237,10 @@ int smig_image_prepare(struct smig_prepare *arg)
 
 	if (arg->vacant_bitmap && arg->vacant_bitmap_bytes < need)
 		return -EINVAL;
+	if (arg->avoid_start > smig_ram.top_pfn ||
+	    arg->avoid_pages > smig_ram.top_pfn - arg->avoid_start)
+		return -EINVAL;
+	arg->avoided_pages = 0;
 	smig_call(lru_add_drain_all)();
 	smig_ram_census(pages, NULL, NULL);
 	/* what is held counts as the kernel's in a census */
@@ -207,9 +260,12 @@ int smig_image_prepare(struct smig_prepare *arg)
 	arg->available_pages = nr_held;
 	if (want > smig_ram.pages)
 		return -ENOMEM;
-	ret = make_room(want + RESERVE_PAGES) ?:
-	      hold_up_to(want + RESERVE_PAGES, &arg->available_pages);
+	ret = make_room(want + RESERVE_PAGES);
+	if (!ret && arg->avoid_pages)
+		arg->avoided_pages = hold_range(arg->avoid_start, arg->avoid_pages, want);
+	ret = ret ?: hold_up_to(want + RESERVE_PAGES, &arg->available_pages);
 	if (ret) {
+		give_back_to(before);
 		if (!before)
 			drop_room();
 		return ret;

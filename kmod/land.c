@@ -19,6 +19,7 @@
 #include <linux/xarray.h>
 
 #include "smig.h"
+#include "symbols.h"
 
 /* What the landing environment needs to go on, above its watermarks: 12 MiB and 1/64 of memory. */
 #define WORKING_PAGES(ram) (3072 + (ram) / 64)
@@ -101,6 +102,8 @@ static void answer_hold(struct smig_land *arg)
 	arg->held_pages = nr_held;
 	arg->footprint_pages = smig_ram.pages - nr_held;
 	arg->vacant_pages = spares_for(arg->footprint_pages);
+	arg->kernel_start = __pa_symbol(smig_var.image_start) >> PAGE_SHIFT;
+	arg->kernel_pages = (smig_var.image_end - smig_var.image_start + PAGE_SIZE - 1) >> PAGE_SHIFT;
 }
 
 /* Process context, under smig.lock.  What is held already stays held. */

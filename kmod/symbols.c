@@ -22,6 +22,12 @@ static long absent(void)
 	return 0;
 }
 
+/* Whether an optional function is there. */
+bool smig_symbols_has(const void *symbol)
+{
+	return symbol != absent;
+}
+
 static void *lookup(const char *name, bool required, int *missing)
 {
 	unsigned long addr = smig_thunk_kallsyms_lookup_name(name);
@@ -62,6 +68,8 @@ int smig_symbols_resolve(void)
 
 	smig_var.block_class = lookup("block_class", true, &missing);
 	smig_var.init_mm = lookup("init_mm", true, &missing);
+	smig_var.image_start = lookup("_text", true, &missing);
+	smig_var.image_end = lookup("_end", true, &missing);
 	smig_var.pgd_lock = lookup("pgd_lock", true, &missing);
 	smig_var.curr_clocksource = lookup("curr_clocksource", true, &missing);
 	smig_var.timekeeping_suspend_time = lookup("timekeeping_suspend_time", true, &missing);

@@ -67,7 +67,11 @@ struct vm_area_struct;
 	X(add_vmfork_randomness, void, (const void *id, size_t len))	\
 	X(crng_reseed, void, (void *work))				\
 	X(rcu_cpu_stall_reset, void, (void))				\
-	X(nr_blockdev_pages, long, (void))
+	X(nr_blockdev_pages, long, (void))				\
+	X(alloc_contig_range, int, (unsigned long start, unsigned long end, \
+		unsigned int migrate_type, gfp_t flags))		\
+	X(alloc_contig_range_noprof, int, (unsigned long start, unsigned long end, \
+		unsigned int migrate_type, gfp_t flags))
 
 #ifndef __ASSEMBLY__
 
@@ -85,6 +89,7 @@ SMIG_OPTIONAL_CALLS(SMIG_DECLARE_CALL)
 struct smig_variables {
 	struct class *block_class;		/* required */
 	struct mm_struct *init_mm;		/* required */
+	char *image_start, *image_end;		/* required; of the kernel */
 	spinlock_t *pgd_lock;			/* required */
 	struct clocksource **curr_clocksource;	/* required */
 	struct timespec64 *timekeeping_suspend_time;	/* required */
@@ -97,6 +102,8 @@ struct smig_variables {
 extern struct smig_variables smig_var;
 
 int smig_symbols_resolve(void);
+bool smig_symbols_has(const void *symbol);
+#define smig_has(name) smig_symbols_has(smig_symbol_##name)
 
 #endif
 

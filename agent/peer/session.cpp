@@ -254,7 +254,8 @@ private:
         land.reserve_pages = options_.reserve_pages;
         if (auto held = device_->land(land); !held)
             return target_event::Broken{SMIG_REASON_NO_MEMORY, held.error().text};
-        landed_ = {land.held_pages, land.footprint_pages, land.vacant_pages};
+        landed_ = {land.held_pages, land.footprint_pages, land.vacant_pages, land.kernel_start,
+                   land.kernel_pages};
         loader_ = std::make_unique<ImageLoader>(*device_, Pfn{info_.top_pfn});
         options_.log("holds " + std::to_string(land.held_pages / 256) + " MiB, keeps " +
                      std::to_string(land.footprint_pages / 256) + " MiB, needs " +

@@ -171,9 +171,13 @@ private:
     Result<void> reserve_memory(std::uint64_t extra_shadow_pages, ImageBitmap* vacant) {
         expect_within(kDeviceMs);
         smig_prepare prepare{};
-        prepare.spare_pages = vacant_pages_;
+        prepare.spare_pages = landed_.vacant_pages;
         prepare.extra_shadow_pages = extra_shadow_pages;
         if (vacant != nullptr) {
+            // The target may have more memory than this guest.
+            prepare.avoid_start = std::min<std::uint64_t>(landed_.kernel_start, info_.top_pfn);
+            prepare.avoid_pages =
+                std::min<std::uint64_t>(landed_.kernel_pages, info_.top_pfn - prepare.avoid_start);
             prepare.vacant_bitmap = std::bit_cast<std::uint64_t>(vacant->words().data());
             prepare.vacant_bitmap_bytes = vacant->bytes();
         }
@@ -534,7 +538,7 @@ private:
                 landed.value().vacant_pages > info_.ram_pages)
                 return source_event::Broken{SMIG_REASON_REFUSED,
                                             "the landing environment keeps more memory than this guest has"};
-            vacant_pages_ = landed.value().vacant_pages;
+            landed_ = landed.value();
             return source_event::Landed{};
         }
         if (frame.type == SMIG_WIRE_READY) {
@@ -580,7 +584,7 @@ private:
     std::uint64_t first_pass_ns_ = 0;
     std::array<char, SMIG_HANDOVER_LEN> handover_{};
     smig_capture capture_{};
-    std::uint64_t vacant_pages_ = 0;
+    smig_wire_landed landed_{};
     MoveOutcome outcome_;
     smig_wire_go go_{};
     std::vector<pollfd> polled_;

@@ -118,7 +118,12 @@ Result<smig_wire_land> decode_land(ByteView payload) {
 
 Bytes encode(const smig_wire_landed& message) {
     Bytes out;
-    BytesWriter(out).number(message.held_pages).number(message.footprint_pages).number(message.vacant_pages);
+    BytesWriter(out)
+        .number(message.held_pages)
+        .number(message.footprint_pages)
+        .number(message.vacant_pages)
+        .number(message.kernel_start)
+        .number(message.kernel_pages);
     return out;
 }
 
@@ -128,9 +133,14 @@ Result<smig_wire_landed> decode_landed(ByteView payload) {
     message.held_pages = reader.number<std::uint64_t>();
     message.footprint_pages = reader.number<std::uint64_t>();
     message.vacant_pages = reader.number<std::uint64_t>();
+    message.kernel_start = reader.number<std::uint64_t>();
+    message.kernel_pages = reader.number<std::uint64_t>();
     if (message.held_pages > SMIG_WIRE_MAX_TOP_PFN || message.footprint_pages > SMIG_WIRE_MAX_TOP_PFN ||
         message.vacant_pages > SMIG_WIRE_MAX_TOP_PFN)
         return wire_error(WireFault::bad_count, "LANDED");
+    if (message.kernel_start > SMIG_WIRE_MAX_TOP_PFN ||
+        message.kernel_pages > SMIG_WIRE_MAX_TOP_PFN - message.kernel_start)
+        return wire_error(WireFault::bad_range, "LANDED");
     return whole(reader, message, "LANDED");
 }
 

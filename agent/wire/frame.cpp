@@ -31,7 +31,7 @@ constexpr TypeRow kTypes[] = {
     {"CLOCK_ASK", {16, 16}},
     {"CLOCK", {16, 16}},
     {"LAND", {24, 24}},
-    {"LANDED", {24, 24}},
+    {"LANDED", {40, 40}},
     {"IMAGE", {264, 264}},
     {"BITMAP", {16, 8 + SMIG_WIRE_BITMAP_CHUNK}},
     {"PAGES", {8 + 8 + 1, 8 + SMIG_WIRE_MAX_PAGES * (8 + 4096)}},

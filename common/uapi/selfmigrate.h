@@ -32,7 +32,7 @@
 #include <linux/ioctl.h>
 #include <linux/types.h>
 
-#define SMIG_ABI_VERSION 2
+#define SMIG_ABI_VERSION 3
 #define SMIG_DEVICE_NAME "selfmigrate"
 
 /* What the module is doing; SMIG_IOC_STATUS reports it. */
@@ -179,8 +179,10 @@ struct smig_census {
  * Get the memory a stop needs, before anything is frozen (SOURCE).  May reclaim
  * clean cache, never kills.  `spare_pages`: frames that must hold nothing of the
  * guest from now to the capture, the shadow included, so that the target has
- * room for its landing environment; `vacant_bitmap` names them.  Called again it
- * only adds to what is held.  ENOMEM: nothing was added.
+ * room for its landing environment; `vacant_bitmap` names them.  Of these frames
+ * [avoid_start, avoid_start + avoid_pages) are taken first, as far as what lies
+ * there can be moved: see struct smig_land.  Called again it only adds to what is
+ * held.  ENOMEM: nothing was added.
  */
 struct smig_prepare {
 	__u32 size;
@@ -192,6 +194,9 @@ struct smig_prepare {
 	__u64 shadow_pages;		/* out: held */
 	__u64 needed_pages;		/* out: shadow and spare together */
 	__u64 available_pages;		/* out: what could be had */
+	__u64 avoid_start;		/* in */
+	__u64 avoid_pages;		/* in: 0: none */
+	__u64 avoided_pages;		/* out: of these, held now */
 };
 
 /*
@@ -348,6 +353,8 @@ struct smig_land {
 	__u64 held_pages;		/* out */
 	__u64 footprint_pages;		/* out: ram_pages - held_pages */
 	__u64 vacant_pages;		/* out: so many frames suffice for VACANT */
+	__u64 kernel_start;		/* out: where the landing kernel itself lies; pages */
+	__u64 kernel_pages;		/* of these frames are copied in the jump, and slowly */
 };
 
 /*

@@ -64,6 +64,15 @@ private:
     int fd_;
 };
 
+// The frame behind an address of a process, from /proc/PID/pagemap; 0: none.
+inline uint64_t pfn_of(pid_t pid, uint64_t address) {
+    const int fd = open(("/proc/" + std::to_string(pid) + "/pagemap").c_str(), O_RDONLY | O_CLOEXEC);
+    uint64_t entry = 0;
+    const bool ok = pread(fd, &entry, 8, static_cast<off_t>(address / 4096 * 8)) == 8;
+    close(fd);
+    return ok ? entry & ((1ULL << 55) - 1) : 0;
+}
+
 // A child that counts in shared memory as long as it is allowed to run, and holds one page of known contents.
 class Ticker {
 public:
@@ -107,14 +116,8 @@ public:
         return shared_->ticks == before;
     }
 
-    // The frame of the known page, from /proc/PID/pagemap.
-    uint64_t pfn() const {
-        const int fd = open(("/proc/" + std::to_string(child_) + "/pagemap").c_str(), O_RDONLY | O_CLOEXEC);
-        uint64_t entry = 0;
-        const bool ok = pread(fd, &entry, 8, static_cast<off_t>(shared_->page / 4096 * 8)) == 8;
-        close(fd);
-        return ok ? entry & ((1ULL << 55) - 1) : 0;
-    }
+    // The frame of the known page.
+    uint64_t pfn() const { return pfn_of(child_, shared_->page); }
 
 private:
     struct Shared {

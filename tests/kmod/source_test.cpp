@@ -67,6 +67,55 @@ TEST_CASE("what PREPARE holds comes back when the file is closed") {
     CHECK(free_pages() + 2000 > before);
 }
 
+TEST_CASE("frames to be avoided are held, what lay there has moved and is whole, and they come back") {
+    // Larger than any free list of a CPU, and spread over many page blocks.
+    constexpr uint64_t kPages = 4096;
+    constexpr uint64_t kBlock = 512;
+    std::vector<uint64_t> memory((kPages + 1) * 512);
+    auto* const pages =
+        reinterpret_cast<uint64_t*>((reinterpret_cast<uint64_t>(memory.data()) + 4095) & ~4095ULL);
+    for (uint64_t page = 0; page < kPages; page++) pages[page * 512] = page ^ 0x5a5a;
+    const uint64_t before = free_pages();
+    const uint64_t here = pfn_of(getpid(), reinterpret_cast<uint64_t>(pages + kPages / 2 * 512));
+    REQUIRE(here != 0);
+    {
+        Device device;
+        REQUIRE(device.begin(SMIG_ROLE_SOURCE) == 0);
+        const uint64_t top = device.info().top_pfn;
+        std::vector<uint64_t> bits((top + 63) / 64);
+        smig_prepare argument{};
+        argument.size = sizeof argument;
+        argument.spare_pages = 8192;
+        argument.vacant_bitmap = reinterpret_cast<uint64_t>(bits.data());
+        argument.vacant_bitmap_bytes = bits.size() * 8;
+        argument.avoid_start = top;
+        argument.avoid_pages = 1;
+        CHECK(device.call(SMIG_IOC_PREPARE, argument) == EINVAL);
+        argument.avoid_start = top + 1;
+        argument.avoid_pages = ~0ULL;
+        CHECK(device.call(SMIG_IOC_PREPARE, argument) == EINVAL);
+        argument.avoid_start = here & ~(kBlock - 1);
+        argument.avoid_pages = kBlock;
+        REQUIRE(device.call(SMIG_IOC_PREPARE, argument) == 0);
+        CHECK(argument.avoided_pages >= kBlock / 8);
+        CHECK(argument.avoided_pages <= kBlock);
+        uint64_t vacated = 0;
+        for (uint64_t pfn = argument.avoid_start; pfn < argument.avoid_start + kBlock; pfn++)
+            vacated += bits[pfn / 64] >> (pfn % 64) & 1;
+        CHECK(vacated >= argument.avoided_pages);
+        uint64_t wrong = 0;
+        uint64_t in_vacant = 0;
+        for (uint64_t page = 0; page < kPages; page++) {
+            wrong += pages[page * 512] != (page ^ 0x5a5a);
+            const uint64_t pfn = pfn_of(getpid(), reinterpret_cast<uint64_t>(pages + page * 512));
+            in_vacant += bits[pfn / 64] >> (pfn % 64) & 1;
+        }
+        CHECK(wrong == 0);
+        CHECK(in_vacant == 0);
+    }
+    CHECK(free_pages() + 2000 > before);
+}
+
 TEST_CASE("CAPTURE without PREPARE, or with a bitmap too short, is refused and the guest runs") {
     Ticker ticker;
     Device device;

@@ -86,8 +86,9 @@ TEST_CASE("every message comes back as it was encoded") {
     CHECK(decode_welcome(encode(welcome)).value().boot_nonce[15] == 6);
     CHECK(decode_clock(encode(smig_wire_clock{1, 2})).value().target_mono_ns == 2);
     CHECK(decode_land(encode(smig_wire_land{1, 2, 65535, 0})).value().control_port == 65535);
-    CHECK(decode_landed(encode(smig_wire_landed{1, 2, 3})).value().footprint_pages == 2);
-    CHECK(decode_landed(encode(smig_wire_landed{1, 2, 3})).value().vacant_pages == 3);
+    CHECK(decode_landed(encode(smig_wire_landed{1, 2, 3, 4, 5})).value().footprint_pages == 2);
+    CHECK(decode_landed(encode(smig_wire_landed{1, 2, 3, 4, 5})).value().vacant_pages == 3);
+    CHECK(decode_landed(encode(smig_wire_landed{1, 2, 3, 4, 5})).value().kernel_pages == 5);
     CHECK(decode_image_end(encode(smig_wire_image_end{1, 2, 3})).value().digest == 3);
     CHECK(decode_ready(encode(smig_wire_ready{1, 2, 3})).value().zero_pages == 2);
     smig_wire_alive alive{};
@@ -184,10 +185,13 @@ TEST_CASE("an image header that contradicts itself") {
 }
 
 TEST_CASE("counts beyond any machine") {
-    check_fault(decode_landed(encode(smig_wire_landed{SMIG_WIRE_MAX_TOP_PFN + 1, 0, 0})),
+    check_fault(decode_landed(encode(smig_wire_landed{SMIG_WIRE_MAX_TOP_PFN + 1, 0, 0, 0, 0})),
                 WireFault::bad_count);
-    check_fault(decode_landed(encode(smig_wire_landed{0, 0, SMIG_WIRE_MAX_TOP_PFN + 1})),
+    check_fault(decode_landed(encode(smig_wire_landed{0, 0, SMIG_WIRE_MAX_TOP_PFN + 1, 0, 0})),
                 WireFault::bad_count);
+    check_fault(decode_landed(encode(smig_wire_landed{0, 0, 0, ~0ull, 0})), WireFault::bad_range);
+    check_fault(decode_landed(encode(smig_wire_landed{0, 0, 0, 2, SMIG_WIRE_MAX_TOP_PFN - 1})),
+                WireFault::bad_range);
     check_fault(decode_image_end(encode(smig_wire_image_end{~0ull, 0, 0})), WireFault::bad_count);
     check_fault(decode_ready(encode(smig_wire_ready{0, ~0ull, 0})), WireFault::bad_count);
 }
