@@ -2,7 +2,7 @@
 /*
  * chardev.c - /dev/selfmigrate: one table of ioctls, and what closing means.
  *
- * Closing the owner's file before commit undoes everything; in GIVEN and CLONE
+ * Closing the owner's file before commit undoes everything; in GIVEN, CLONE and OWING
  * it changes nothing, and another file may adopt the move.
  */
 #include <linux/capability.h>
@@ -20,8 +20,10 @@
 #include <linux/utsname.h>
 #include <linux/vmalloc.h>
 #include <linux/vmstat.h>
+#include <linux/workqueue.h>
 #include <asm/tsc.h>
 
+#include "owed.h"
 #include "smig.h"
 #include "symbols.h"
 
@@ -50,6 +52,27 @@ static void become_idle(void)
 	if (smig.pinned)
 		module_put(THIS_MODULE);
 	smig.pinned = false;
+}
+
+/* What a stop held is of use to the clone long before the last owed page has come. */
+static void give_back(struct work_struct *work)
+{
+	bool more;
+
+	do {
+		mutex_lock(&smig.lock);
+		more = smig.state == SMIG_STATE_OWING && smig_image_give_back();
+		mutex_unlock(&smig.lock);
+		cond_resched();
+	} while (more);
+}
+
+static DECLARE_WORK(give_back_work, give_back);
+
+static void begin_owing(void)
+{
+	set_state(SMIG_STATE_OWING);
+	schedule_work(&give_back_work);
 }
 
 static int do_info(struct file *file, void *data)
@@ -119,7 +142,8 @@ static int do_begin(struct file *file, void *data)
 		smig.failed_step = 0;
 		smig.failed_errno = 0;
 		set_state(source ? SMIG_STATE_SOURCE : SMIG_STATE_TARGET);
-	} else if (smig.state != (source ? SMIG_STATE_GIVEN : SMIG_STATE_CLONE)) {
+	} else if (smig.state != (source ? SMIG_STATE_GIVEN : SMIG_STATE_CLONE) &&
+		   (source || smig.state != SMIG_STATE_OWING)) {
 		return -EBADFD;
 	}
 	smig.owner = file;
@@ -188,7 +212,22 @@ static int do_pass(struct file *file, void *data)
 {
 	struct smig_pass *arg = data;
 
-	return arg->flags ? -EINVAL : smig_image_begin_pass(arg);
+	return arg->flags & ~SMIG_PASS_NO_ANON ? -EINVAL : smig_image_begin_pass(arg);
+}
+
+static int do_owe(struct file *file, void *data)
+{
+	struct smig_owe *arg = data;
+
+	return arg->flags ? -EINVAL : smig_owed_mark(arg);
+}
+
+static void undo_capture(void)
+{
+	smig_image_thaw(NULL);
+	set_state(SMIG_STATE_SOURCE);
+	/* the guest need not wait for that */
+	smig_owed_unmark_all();
 }
 
 static int do_capture(struct file *file, void *data)
@@ -196,7 +235,8 @@ static int do_capture(struct file *file, void *data)
 	struct smig_capture *arg = data;
 	int ret;
 
-	if ((arg->flags & ~SMIG_CAPTURE_VERIFY) || arg->image_bitmap_bytes % 8 ||
+	if ((arg->flags & ~(SMIG_CAPTURE_VERIFY | SMIG_CAPTURE_OWE)) ||
+	    arg->image_bitmap_bytes % 8 ||
 	    arg->image_bitmap_bytes * 8 < smig_ram.top_pfn || arg->send_bitmap_bytes % 8 ||
 	    (arg->send_bitmap && arg->send_bitmap_bytes * 8 < smig_ram.top_pfn))
 		return -EINVAL;
@@ -205,8 +245,11 @@ static int do_capture(struct file *file, void *data)
 		return -EINVAL;
 	}
 	ret = smig_image_capture(arg);
-	if (ret)
+	if (ret) {
+		/* the guest runs again, and need not wait for that */
+		smig_owed_unmark_all();
 		return ret;
+	}
 	pin();
 	if (arg->role == SMIG_ROLE_TARGET) {
 		set_state(SMIG_STATE_CLONE);
@@ -216,10 +259,8 @@ static int do_capture(struct file *file, void *data)
 	ret = smig_image_bitmap_to_user(arg->image_bitmap, arg->image_bitmap_bytes);
 	if (!ret && arg->send_bitmap)
 		ret = smig_image_send_bitmap_to_user(arg->send_bitmap, arg->send_bitmap_bytes);
-	if (ret) {
-		smig_image_thaw(NULL);
-		set_state(SMIG_STATE_SOURCE);
-	}
+	if (ret)
+		undo_capture();
 	return ret;
 }
 
@@ -279,9 +320,20 @@ static int do_thaw(struct file *file, void *data)
 
 	if (arg->flags)
 		return -EINVAL;
-	smig_image_thaw(NULL);
-	set_state(SMIG_STATE_SOURCE);
+	if (smig_owed_rehearse()) {
+		smig_image_thaw(NULL);
+		begin_owing();
+	} else {
+		undo_capture();
+	}
 	return 0;
+}
+
+static int do_owed_list(struct file *file, void *data)
+{
+	struct smig_owed_list *arg = data;
+
+	return arg->flags ? -EINVAL : smig_owed_list(arg);
 }
 
 static int do_land(struct file *file, void *data)
@@ -385,8 +437,36 @@ static int do_release(struct file *file, void *data)
 		return 0;
 	}
 	smig_image_thaw(arg->clone_us);
-	set_state(SMIG_STATE_SOURCE);
+	if (smig_owed_left())
+		begin_owing();
+	else
+		set_state(SMIG_STATE_SOURCE);
 	return 0;
+}
+
+static int do_install(struct file *file, void *data)
+{
+	struct smig_install *arg = data;
+	u32 origin = arg->flags & SMIG_INSTALL_ORIGIN;
+	int ret;
+
+	if (arg->flags & ~(SMIG_INSTALL_ORIGIN | SMIG_INSTALL_ZERO) ||
+	    origin > SMIG_INSTALL_PUSHED)
+		return -EINVAL;
+	ret = get_batch(arg->pfns, arg->nr);
+	if (ret)
+		return ret;
+	ret = smig_owed_install(arg, batch_pfns);
+	if (smig.state == SMIG_STATE_OWING && !arg->left)
+		set_state(SMIG_STATE_SOURCE);
+	return ret;
+}
+
+static int do_owed_status(struct file *file, void *data)
+{
+	struct smig_owed_status *arg = data;
+
+	return arg->flags & ~SMIG_OWED_REPEAT ? -EINVAL : smig_owed_status(arg);
 }
 
 #define IN(state) (1u << SMIG_STATE_##state)
@@ -408,18 +488,24 @@ static const struct smig_ioctl {
 	{ SMIG_IOC_PREPARE, sizeof(struct smig_prepare), IN(SOURCE), false, do_prepare },
 	{ SMIG_IOC_TRACK, sizeof(struct smig_track), IN(SOURCE), false, do_track },
 	{ SMIG_IOC_PASS, sizeof(struct smig_pass), IN(SOURCE), false, do_pass },
+	{ SMIG_IOC_OWE, sizeof(struct smig_owe), IN(SOURCE), false, do_owe },
 	{ SMIG_IOC_CAPTURE, sizeof(struct smig_capture), IN(SOURCE), false, do_capture },
 	{ SMIG_IOC_READ, sizeof(struct smig_read), IN(SOURCE) | IN(CAPTURED) | IN(GIVEN), false,
 	  do_read },
 	{ SMIG_IOC_VERIFY, sizeof(struct smig_plain), IN(CAPTURED), false, do_verify },
 	{ SMIG_IOC_COMMIT, sizeof(struct smig_plain), IN(CAPTURED), false, do_commit },
 	{ SMIG_IOC_THAW, sizeof(struct smig_plain), IN(CAPTURED), false, do_thaw },
+	{ SMIG_IOC_OWED_LIST, sizeof(struct smig_owed_list), IN(CAPTURED) | IN(GIVEN), false,
+	  do_owed_list },
 	{ SMIG_IOC_LAND, sizeof(struct smig_land), IN(TARGET) | IN(LANDED), false, do_land },
 	{ SMIG_IOC_VACANT, sizeof(struct smig_vacant), IN(TARGET) | IN(LANDED), false, do_vacant },
 	{ SMIG_IOC_IMAGE, sizeof(struct smig_image), IN(LANDED), false, do_image },
 	{ SMIG_IOC_PLACE, sizeof(struct smig_place), IN(LANDED), false, do_place },
 	{ SMIG_IOC_JUMP, sizeof(struct smig_jump), IN(LANDED), false, do_jump },
 	{ SMIG_IOC_RELEASE, sizeof(struct smig_release), IN(CLONE), false, do_release },
+	{ SMIG_IOC_INSTALL, sizeof(struct smig_install), IN(CLONE) | IN(OWING), false, do_install },
+	{ SMIG_IOC_OWED_STATUS, sizeof(struct smig_owed_status),
+	  IN(CLONE) | IN(OWING) | IN(SOURCE), false, do_owed_status },
 };
 
 static int call_checked(const struct smig_ioctl *ioctl, struct file *file, void *data)
@@ -495,7 +581,7 @@ static int smig_release(struct inode *inode, struct file *file)
 		switch (smig.state) {
 		case SMIG_STATE_CAPTURED:
 			pr_info("the agent let go before commit: the guest goes on here\n");
-			smig_image_thaw(NULL);
+			undo_capture();
 			fallthrough;
 		case SMIG_STATE_SOURCE:
 			smig_image_cleanup();
@@ -512,6 +598,9 @@ static int smig_release(struct inode *inode, struct file *file)
 			/* whoever froze may end; an adopter takes the freezer's role */
 			current->flags &= ~PF_SUSPEND_TASK;
 			pr_warn("the agent let go of a guest that may not run: waiting for another; if the guest runs elsewhere, reset this machine\n");
+			break;
+		case SMIG_STATE_OWING:
+			pr_warn("the agent let go while pages are owed: waiting for another\n");
 			break;
 		case SMIG_STATE_IDLE:
 			break;
@@ -538,12 +627,41 @@ static int smig_mmap(struct file *file, struct vm_area_struct *vma)
 	return ret;
 }
 
+/* Whether there is, or was, something to announce to the owner of @file. */
+static bool announces(struct file *file)
+{
+	enum smig_state state = READ_ONCE(smig.state);
+
+	return READ_ONCE(smig.owner) == file && smig_owed.total &&
+	       (state == SMIG_STATE_CLONE || state == SMIG_STATE_OWING ||
+		state == SMIG_STATE_SOURCE);
+}
+
+/* Without smig.lock: faults must not wait for a batch that is being installed. */
+static ssize_t smig_read(struct file *file, char __user *to, size_t bytes, loff_t *offset)
+{
+	if (!capable(CAP_SYS_ADMIN))
+		return -EPERM;
+	if (!announces(file))
+		return -EBADFD;
+	return smig_fault_read(to, bytes, !(file->f_flags & O_NONBLOCK));
+}
+
+static __poll_t smig_poll(struct file *file, struct poll_table_struct *table)
+{
+	__poll_t events = smig_fault_poll(file, table);
+
+	return announces(file) ? events : 0;
+}
+
 static const struct file_operations smig_fops = {
 	.owner = THIS_MODULE,
 	.open = smig_open,
 	.release = smig_release,
 	.unlocked_ioctl = smig_ioctl,
 	.mmap = smig_mmap,
+	.read = smig_read,
+	.poll = smig_poll,
 	.llseek = noop_llseek,
 };
 
@@ -562,4 +680,5 @@ int smig_chardev_register(void)
 void smig_chardev_unregister(void)
 {
 	misc_deregister(&smig_device);
+	cancel_work_sync(&give_back_work);
 }

@@ -16,6 +16,7 @@
 #include <linux/syscore_ops.h>
 #include <asm/tsc.h>
 
+#include "owed.h"
 #include "smig.h"
 #include "symbols.h"
 
@@ -55,9 +56,10 @@ void smig_freeze_times_mark(struct smig_times *t, enum smig_step step)
 
 /*
  * Called with lock_system_sleep() held.  On success irqs are off and only
- * smig_freeze_up() leads back.
+ * smig_freeze_up() leads back.  @owe: of a capture, marks pages as owed once more
+ * when everything is frozen.
  */
-int smig_freeze_down(struct smig_times *t, enum smig_purpose purpose, u32 *failed_step)
+int smig_freeze_down(struct smig_times *t, enum smig_purpose purpose, bool owe, u32 *failed_step)
 {
 	unsigned long up = purpose == SMIG_FOR_JUMP ? PM_RESTORE_PREPARE : PM_HIBERNATION_PREPARE;
 	pm_message_t message = purpose == SMIG_FOR_JUMP ? PMSG_QUIESCE : PMSG_FREEZE;
@@ -80,6 +82,9 @@ int smig_freeze_down(struct smig_times *t, enum smig_purpose purpose, u32 *faile
 	smig_call(lock_device_hotplug)();
 	step = SMIG_STEP_FREEZE_KTHREADS;
 	ret = smig_freeze_inject(step) ?: smig_call(freeze_kernel_threads)();
+	/* while devices and the other CPUs still help; nobody is left to touch a page */
+	if (!ret && purpose == SMIG_FOR_CAPTURE)
+		ret = smig_owed_hold(owe);
 	if (ret)
 		goto undo_freeze;
 	smig_freeze_times_mark(t, step);
@@ -129,6 +134,7 @@ undo_devices:
 	smig_call(pm_restore_gfp_mask)();
 	smig_call(resume_console)();
 undo_freeze:
+	smig_owed_let_go();
 	smig_call(unlock_device_hotplug)();
 	smig_call(thaw_processes)();
 undo_notify:

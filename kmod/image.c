@@ -24,11 +24,16 @@
 #include <linux/vmstat.h>
 #include <asm/tsc.h>
 
+#include "owed.h"
 #include "smig.h"
 #include "symbols.h"
+#include "walk.h"
 
 /* Frames given back just before the freeze, for the stop's own allocations: 8 MiB. */
 #define RESERVE_PAGES 2048
+
+/* At once, while installing of owed pages has to wait: 4 MiB. */
+#define GIVE_BACK_PAGES 1024UL
 
 /* Held from PREPARE to thaw; never part of the image. */
 static struct page **held;
@@ -291,6 +296,7 @@ static void mark_own(void)
 	smig_ram_mark_vmalloc(own_bitmap, shadow_pfn, max_held * sizeof(*shadow_pfn));
 	smig_ram_mark_vmalloc(own_bitmap, buffer, SMIG_BUFFER_PAGES * PAGE_SIZE);
 	smig_pass_mark_own(own_bitmap);
+	smig_owed_mark_own(own_bitmap);
 }
 
 /* Under smig.lock. */
@@ -353,7 +359,7 @@ static void mark_live_processes(void)
 	for_each_process_thread(leader, task)
 		if (task->mm && !(task->flags & PF_KTHREAD) &&
 		    (task->flags & (PF_NOFREEZE | PF_SUSPEND_TASK)))
-			smig_tracker_walk_frozen(task->mm, NULL, mark_live_ptes, mark_live_leaf);
+			smig_walk_frozen(task->mm, NULL, mark_live_ptes, mark_live_leaf);
 	rcu_read_unlock();
 }
 
@@ -401,7 +407,10 @@ asmlinkage int smig_image_copy(void)
 
 			if (page)
 				class = smig_ram_classify(page, true);
-			if (class == SMIG_CLASS_FREE) {
+			if (page && smig_owed_has(pfn)) {
+				/* in use, but the clone has it later */
+				class = SMIG_CLASS_ANON;
+			} else if (class == SMIG_CLASS_FREE) {
 				run = page ? smig_ram_free_run(page, pfn, end) : 1;
 			} else if (test_bit(pfn, own_bitmap)) {
 				class = SMIG_CLASS_OWN;
@@ -460,6 +469,7 @@ static noinline notrace int save_and_copy(void)
 static void become_clone(void)
 {
 	smig_fence_net_forget_flows();
+	smig_owed_become_clone();
 	/* at once: a process that was not frozen may ask while devices resume */
 	WRITE_ONCE(smig.state, SMIG_STATE_CLONE);
 	memset(&times, 0, sizeof(times));
@@ -494,6 +504,13 @@ int smig_image_capture(struct smig_capture *arg)
 		return -EBADFD;
 	if (arg->flags & SMIG_CAPTURE_VERIFY && !smig_pass_can_verify())
 		return -EINVAL;
+	if (arg->flags & SMIG_CAPTURE_OWE) {
+		if (!smig_pass_following())
+			return -EINVAL;
+		ret = smig_owed_make_room();
+		if (ret)
+			return ret;
+	}
 	verifying = arg->flags & SMIG_CAPTURE_VERIFY;
 	memset(class_pages, 0, sizeof(class_pages));
 	memset(send_by_class, 0, sizeof(send_by_class));
@@ -521,7 +538,7 @@ int smig_image_capture(struct smig_capture *arg)
 
 	sleep_flags = lock_system_sleep();
 	smig_freeze_times_start(&times);
-	ret = smig_freeze_down(&times, SMIG_FOR_CAPTURE, &step);
+	ret = smig_freeze_down(&times, SMIG_FOR_CAPTURE, arg->flags & SMIG_CAPTURE_OWE, &step);
 	if (ret)
 		goto unlock_sleep;
 
@@ -548,6 +565,7 @@ int smig_image_capture(struct smig_capture *arg)
 	smig_clock_before_resume(NULL);
 	if (ret) {
 		smig_pass_unfind();
+		smig_owed_let_go();
 		smig_fence_disk_open();
 		smig_fence_net_open();
 		smig_freeze_up(&times, PMSG_RECOVER, false);
@@ -582,6 +600,7 @@ captured:
 		arg->captured_mono_ns = smig_clock_captured_mono_ns();
 		fill_header(&arg->header);
 	}
+	smig_owed_report(arg);
 	return 0;
 
 unlock_sleep:
@@ -661,7 +680,8 @@ int smig_image_read(const u64 *pfns, u8 *status, u32 nr, void __user *data, u32 
 		const void *from;
 		long index;
 
-		if (pfn >= smig_ram.top_pfn || !test_bit(pfn, send_bitmap))
+		if (pfn >= smig_ram.top_pfn ||
+		    !(test_bit(pfn, send_bitmap) || smig_owed_has(pfn)))
 			return -EINVAL;
 		if (test_bit(pfn, zero_bitmap)) {
 			status[i] = SMIG_PAGE_ZERO;
@@ -728,6 +748,7 @@ void smig_image_thaw(u64 *us)
 
 	smig_freeze_times_start(&times);
 	smig_image_open_fences();
+	smig_owed_let_go();
 	smig_freeze_thaw(&times);
 	smig.tasks_frozen = false;
 	unlock_system_sleep(sleep_flags);
@@ -735,10 +756,21 @@ void smig_image_thaw(u64 *us)
 		memcpy(us, times.us, sizeof(times.us));
 }
 
+/*
+ * On a clone that runs, under smig.lock: some of the memory that the stop held is its
+ * own again.  True while there is more.
+ */
+bool smig_image_give_back(void)
+{
+	give_back_to(nr_held - min(nr_held, GIVE_BACK_PAGES));
+	return nr_held;
+}
+
 void smig_image_cleanup(void)
 {
 	smig_fence_net_remove();
 	smig_fence_net_set_flows(NULL);
+	smig_owed_cleanup();
 	smig_pass_stop();
 	drop_room();
 	/* a mapping of it keeps its pages */

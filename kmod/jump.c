@@ -185,7 +185,7 @@ int smig_jump(const struct smig_jump *arg, const void *blob, u32 *failed_step)
 		goto undo_tables;
 	sleep_flags = lock_system_sleep();
 	smig_freeze_times_start(&times);
-	ret = smig_freeze_down(&times, SMIG_FOR_JUMP, failed_step);
+	ret = smig_freeze_down(&times, SMIG_FOR_JUMP, false, failed_step);
 	if (ret)
 		goto undo_fence;
 	ret = smig_freeze_inject(SMIG_STEP_JUMP);

@@ -103,7 +103,7 @@ static void answer_hold(struct smig_land *arg)
 	arg->footprint_pages = smig_ram.pages - nr_held;
 	arg->vacant_pages = spares_for(arg->footprint_pages);
 	arg->kernel_start = __pa_symbol(smig_var.image_start) >> PAGE_SHIFT;
-	arg->kernel_pages = (smig_var.image_end - smig_var.image_start + PAGE_SIZE - 1) >> PAGE_SHIFT;
+	arg->kernel_pages = PAGE_ALIGN(smig_var.image_end - smig_var.image_start) >> PAGE_SHIFT;
 }
 
 /* Process context, under smig.lock.  What is held already stays held. */

@@ -9,6 +9,7 @@
 #include <linux/module.h>
 #include <linux/suspend.h>
 
+#include "owed.h"
 #include "smig.h"
 #include "symbols.h"
 
@@ -82,7 +83,7 @@ static int __init smig_init(void)
 {
 	int ret;
 
-	ret = smig_symbols_resolve();
+	ret = smig_symbols_resolve() ?: smig_symbols_probe();
 	if (ret)
 		return ret;
 	if (want_init_on_free()) {
@@ -104,9 +105,12 @@ static int __init smig_init(void)
 	/* so that a freeze patches no kernel text under load */
 	static_branch_inc(&freezer_active);
 	smig_fence_net_init();
-	ret = smig_tracker_init();
+	ret = smig_fault_init();
 	if (ret)
 		goto exit_fence_net;
+	ret = smig_tracker_init();
+	if (ret)
+		goto exit_fault;
 	ret = smig_chardev_register();
 	if (ret)
 		goto exit_tracker;
@@ -114,6 +118,8 @@ static int __init smig_init(void)
 
 exit_tracker:
 	smig_tracker_exit();
+exit_fault:
+	smig_fault_exit();
 exit_fence_net:
 	smig_fence_net_exit();
 	static_branch_dec(&freezer_active);
@@ -129,6 +135,7 @@ static void __exit smig_exit(void)
 {
 	smig_chardev_unregister();
 	smig_tracker_exit();
+	smig_fault_exit();
 	smig_fence_net_exit();
 	static_branch_dec(&freezer_active);
 	unregister_memory_notifier(&memory_block);

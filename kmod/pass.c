@@ -22,6 +22,7 @@
 #include <asm/processor.h>
 #include <asm/tsc.h>
 
+#include "owed.h"
 #include "smig.h"
 #include "symbols.h"
 
@@ -34,6 +35,7 @@ static unsigned long *sticky;	/* written by user space in ways that leave no tra
 static unsigned long *quiet;	/* a device may write there unseen: looked at in the stop */
 static unsigned long *wanted;
 static unsigned long *sent;
+static unsigned long *chosen;	/* of these, what the current pass reads */
 static u64 *hashes;		/* by frame, of what was read */
 static u64 *masked_hashes;	/* the same without accessed and dirty bits; only to verify */
 static unsigned long *tables;	/* frames of page tables; only to verify */
@@ -72,6 +74,7 @@ static const struct {
 	{ (void **)&quiet },
 	{ (void **)&wanted },
 	{ (void **)&sent },
+	{ (void **)&chosen },
 	{ (void **)&hashes, .hashes = true },
 	{ (void **)&masked_hashes, .hashes = true, .verify = true },
 	{ (void **)&tables, .verify = true },
@@ -112,6 +115,8 @@ void smig_pass_stop(void)
 {
 	if (!marks)
 		return;
+	/* an owed page is marked as changed when it ceases to be */
+	smig_owed_unmark_all();
 	WRITE_ONCE(smig_following, false);
 	/* hooks run with preemption off */
 	synchronize_rcu();
@@ -154,6 +159,15 @@ u64 smig_pass_unsent_kernel(const unsigned long *own)
 	return pages[SMIG_CLASS_KERNEL];
 }
 
+/*
+ * Whether the target lacks what the frame holds; a write that so far only a page table
+ * entry knows of is for the caller to see.  Under smig.lock, following changes.
+ */
+bool smig_pass_lacks(unsigned long pfn)
+{
+	return !test_bit(pfn, sent) || test_bit(pfn, wanted) || test_bit(pfn, marks);
+}
+
 bool smig_pass_can_verify(void)
 {
 	return masked_hashes;
@@ -194,6 +208,14 @@ static bool may_be_shared_with_device(struct page *page)
 	return PageLRU(head) && folio_maybe_dma_pinned(page_folio(head));
 }
 
+/* What is owed, or may be: not for this pass to read. */
+static bool left_out(struct page *page, unsigned long pfn, u32 flags)
+{
+	if (smig_owed_has(pfn))
+		return true;
+	return flags & SMIG_PASS_NO_ANON && smig_ram_classify(page, false) == SMIG_CLASS_ANON;
+}
+
 /*
  * Frames in use that are wanted, or were never read.  A free frame is forgotten:
  * if it comes into use, a hook marks it.
@@ -203,6 +225,7 @@ static void choose(const unsigned long *own, struct smig_pass *arg)
 	unsigned long known = 0;	/* up to here */
 	unsigned int i;
 
+	bitmap_zero(chosen, smig_ram.top_pfn);
 	for (i = 0; i < smig_ram.nr; i++) {
 		unsigned long pfn = smig_ram.range[i].start;
 		unsigned long end = pfn + smig_ram.range[i].count;
@@ -232,7 +255,11 @@ static void choose(const unsigned long *own, struct smig_pass *arg)
 					arg->changed_pages++;
 				if (!test_bit(pfn, sent) || hashing)
 					__set_bit(pfn, wanted);
-				arg->pages += test_bit(pfn, wanted);
+				/* left out it stays wanted */
+				if (test_bit(pfn, wanted) && !left_out(page, pfn, arg->flags)) {
+					__set_bit(pfn, chosen);
+					arg->pages++;
+				}
 			}
 			pfn += run;
 			if (!(pfn & 0xfff))
@@ -270,7 +297,7 @@ int smig_pass_begin(struct smig_pass *arg, const unsigned long *own)
 	arg->number = ++passes;
 	arg->user_us = (protected_at - begun) / NSEC_PER_USEC;
 	arg->kernel_us = (harvested_at - protected_at) / NSEC_PER_USEC;
-	return copy_to_user(u64_to_user_ptr(arg->bitmap), wanted, need) ? -EFAULT : 0;
+	return copy_to_user(u64_to_user_ptr(arg->bitmap), chosen, need) ? -EFAULT : 0;
 }
 
 #define HASH_K 0x9fb21c651e98df25ULL

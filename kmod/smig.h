@@ -54,7 +54,7 @@ struct smig_times {
 struct smig_move {
 	struct mutex lock;		/* over every ioctl that changes the move */
 	enum smig_state state;
-	struct file *owner;		/* NULL: nobody, or closed in GIVEN or CLONE */
+	struct file *owner;		/* NULL: nobody, or closed in GIVEN, CLONE or OWING */
 	pid_t owner_pid;
 	u32 failed_step;
 	s32 failed_errno;
@@ -105,6 +105,7 @@ int smig_image_verify(void);
 int smig_image_bitmap_to_user(u64 ptr, u64 bytes);
 void smig_image_open_fences(void);
 void smig_image_thaw(u64 *us);
+bool smig_image_give_back(void);
 void smig_image_cleanup(void);
 void smig_image_mix_entropy(void);
 asmlinkage int smig_image_copy(void);
@@ -127,6 +128,7 @@ void smig_pass_stop(void);
 bool smig_pass_can_verify(void);
 int smig_pass_begin(struct smig_pass *arg, const unsigned long *own);
 u8 smig_pass_read(unsigned long pfn, void *to);
+bool smig_pass_lacks(unsigned long pfn);
 void smig_pass_mark(unsigned long pfn, unsigned long nr);
 void smig_pass_mark_sticky(unsigned long pfn);
 void smig_pass_mark_own(unsigned long *own);
@@ -145,9 +147,6 @@ int smig_tracker_init(void);
 void smig_tracker_exit(void);
 int smig_tracker_protect(unsigned long *bitmap, u64 *entries);
 void smig_tracker_scan(struct smig_user_scan *scan);
-void smig_tracker_walk_frozen(struct mm_struct *mm, void *arg,
-			      void (*ptes)(pmd_t *middle, void *arg),
-			      void (*leaf)(u64 *entry, unsigned long nr, void *arg));
 
 /* kdirty.c: what the kernel writes */
 int smig_kdirty_split(u64 *leaves);
@@ -156,7 +155,7 @@ void smig_kdirty_find(unsigned long *bitmap, unsigned long *tables, bool clear);
 
 /* freeze.c: the way down to one quiet CPU, and back */
 enum smig_purpose { SMIG_FOR_CAPTURE, SMIG_FOR_JUMP };
-int smig_freeze_down(struct smig_times *t, enum smig_purpose purpose, u32 *failed_step);
+int smig_freeze_down(struct smig_times *t, enum smig_purpose purpose, bool owe, u32 *failed_step);
 void smig_freeze_up(struct smig_times *t, pm_message_t message, bool new_machine);
 void smig_freeze_thaw(struct smig_times *t);
 void smig_freeze_times_start(struct smig_times *t);

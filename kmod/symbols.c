@@ -6,6 +6,7 @@
  * never armed.
  */
 #include <linux/kprobes.h>
+#include <linux/mm.h>
 #include <linux/security.h>
 
 #include "smig.h"
@@ -16,6 +17,31 @@ SMIG_REQUIRED_CALLS(SMIG_DEFINE_CALL)
 SMIG_OPTIONAL_CALLS(SMIG_DEFINE_CALL)
 
 struct smig_variables smig_var __ro_after_init;
+
+/* What folio_isolate_lru() returns for a page that is on no list. */
+static u8 not_isolated __ro_after_init;
+
+/* The caller holds a reference. */
+bool smig_symbols_isolate_lru(struct folio *folio)
+{
+	return smig_call(folio_isolate_lru)(folio) != not_isolated;
+}
+
+/*
+ * folio_isolate_lru() says 0 or -EBUSY, or, since commit be2d57563822 ("mm: change to
+ * return bool for folio_isolate_lru()") (in v6.3), true or false: a page of our own
+ * tells which.  At load, after smig_symbols_resolve().
+ */
+int __init smig_symbols_probe(void)
+{
+	struct page *page = alloc_page(GFP_KERNEL);
+
+	if (!page)
+		return -ENOMEM;
+	not_isolated = smig_call(folio_isolate_lru)(page_folio(page));
+	__free_page(page);
+	return 0;
+}
 
 static long absent(void)
 {
@@ -65,6 +91,11 @@ int smig_symbols_resolve(void)
 	smig_symbol_##name = lookup(#name, false, &missing) ?: (void *)absent;
 	SMIG_OPTIONAL_CALLS(SMIG_RESOLVE)
 #undef SMIG_RESOLVE
+
+	/* its name before it could leave large pages */
+	if (smig_symbol_split_huge_page_to_list_to_order == absent)
+		smig_symbol_split_huge_page_to_list_to_order =
+			lookup("split_huge_page_to_list", true, &missing);
 
 	smig_var.block_class = lookup("block_class", true, &missing);
 	smig_var.init_mm = lookup("init_mm", true, &missing);

@@ -16,7 +16,9 @@
 #include <linux/time64.h>
 #include <linux/types.h>
 
+struct anon_vma;
 struct folio;
+struct list_head;
 struct page;
 struct class;
 struct clocksource;
@@ -59,7 +61,14 @@ struct vm_area_struct;
 		unsigned long end, unsigned int stride_shift, bool freed_tables)) \
 	X(__split_huge_pmd, void, (struct vm_area_struct *vma, pmd_t *pmd, \
 		unsigned long address, bool freeze, struct folio *folio)) \
-	X(kernel_page_present, bool, (struct page *page))
+	X(kernel_page_present, bool, (struct page *page))		\
+	X(folio_isolate_lru, u8, (struct folio *folio))			\
+	X(folio_putback_lru, void, (struct folio *folio))		\
+	X(folio_get_anon_vma, struct anon_vma *, (struct folio *folio))	\
+	X(__put_anon_vma, void, (struct anon_vma *anon_vma))		\
+	X(try_to_migrate, void, (struct folio *folio, unsigned int flags)) \
+	X(try_to_unmap_flush, void, (void))				\
+	X(remove_migration_ptes, void, (struct folio *from, struct folio *to, int flags))
 
 /* These may be absent: then the call does nothing and returns 0. */
 #define SMIG_OPTIONAL_CALLS(X)						\
@@ -71,7 +80,9 @@ struct vm_area_struct;
 	X(alloc_contig_range, int, (unsigned long start, unsigned long end, \
 		unsigned int migrate_type, gfp_t flags))		\
 	X(alloc_contig_range_noprof, int, (unsigned long start, unsigned long end, \
-		unsigned int migrate_type, gfp_t flags))
+		unsigned int migrate_type, gfp_t flags))		\
+	X(split_huge_page_to_list_to_order, int, (struct page *page, struct list_head *list, \
+		unsigned int order))
 
 #ifndef __ASSEMBLY__
 
@@ -104,6 +115,8 @@ extern struct smig_variables smig_var;
 int smig_symbols_resolve(void);
 bool smig_symbols_has(const void *symbol);
 #define smig_has(name) smig_symbols_has(smig_symbol_##name)
+int smig_symbols_probe(void);
+bool smig_symbols_isolate_lru(struct folio *folio);
 
 #endif
 

@@ -24,47 +24,31 @@
  * costs a test of one flag.
  */
 #include <linux/bio.h>
-#include <linux/ftrace.h>
 #include <linux/huge_mm.h>
 #include <linux/kprobes.h>
 #include <linux/mm.h>
 #include <linux/mm_types.h>
-#include <linux/mmu_notifier.h>
 #include <linux/module.h>
 #include <linux/netdevice.h>
 #include <linux/pagemap.h>
 #include <linux/rcupdate.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
-#include <linux/sched/task.h>
 #include <linux/skbuff.h>
-#include <linux/slab.h>
 #include <linux/tracepoint.h>
 #include <asm/tlbflush.h>
 
+#include "hook.h"
+#include "owed.h"
 #include "smig.h"
 #include "symbols.h"
+#include "walk.h"
 
 static uint hooks = ~0;
 module_param(hooks, uint, 0600);
 MODULE_PARM_DESC(hooks, "test aid: a mask of hooks that work (bit 0: the fault hook), to see that missing ones are noticed");
 
-/* Since v6.6 a clean but written entry may carry its dirty bit elsewhere. */
-#ifdef _PAGE_SAVED_DIRTY
-#define DIRTY_BITS (_PAGE_DIRTY | _PAGE_SAVED_DIRTY)
-#else
-#define DIRTY_BITS _PAGE_DIRTY
-#endif
-#define WRITTEN_BITS (_PAGE_RW | DIRTY_BITS)
-
 static struct task_struct *walker;	/* whose own dirtying of pages is no news */
-
-/* Since v6.2 there is an accessor; before, the registers lie there themselves. */
-#ifdef ftrace_regs_get_argument
-#define ARGUMENT(regs, n) ftrace_regs_get_argument(regs, n)
-#else
-#define ARGUMENT(regs, n) regs_get_kernel_argument(&(regs)->regs, n)
-#endif
 
 enum hook {
 	HOOK_FAULT,
@@ -83,50 +67,29 @@ static bool works(enum hook hook)
 	return unlikely(smig_pass_following()) && READ_ONCE(hooks) & (1u << hook);
 }
 
-static bool is_table(u64 entry)
+/*
+ * handle_mm_fault(vma, address, flags, regs): the frame is noted before it can become
+ * writable.  This one hook also serves fault.c, or each fault would pay for two.
+ */
+SMIG_HOOK_FUNCTION(on_fault)
 {
-	return (entry & _PAGE_PRESENT) && !(entry & _PAGE_PSE);
-}
-
-/* The middle entry of a user address, or NULL; the caller holds a lock that keeps its tables. */
-static pmd_t *middle_entry(struct mm_struct *mm, unsigned long address)
-{
-	pgd_t *pgd = pgd_offset(mm, address);
-	p4d_t *p4d;
-	pud_t *pud;
-
-	if (pgd_none(*pgd) || pgd_bad(*pgd))
-		return NULL;
-	p4d = p4d_offset(pgd, address);
-	if (p4d_none(*p4d) || p4d_bad(*p4d))
-		return NULL;
-	pud = pud_offset(p4d, address);
-	if (!is_table(pud_val(READ_ONCE(*pud))))
-		return NULL;
-	return pmd_offset(pud, address);
-}
-
-#define HOOK_FUNCTION(name)								\
-	static void notrace name(unsigned long ip, unsigned long parent,		\
-				 struct ftrace_ops *ops, struct ftrace_regs *regs)
-
-/* handle_mm_fault(vma, address, flags, regs): the frame is noted before it can become writable */
-HOOK_FUNCTION(on_fault)
-{
-	struct vm_area_struct *vma = (void *)ARGUMENT(regs, 0);
-	unsigned long address = ARGUMENT(regs, 1);
+	struct vm_area_struct *vma = (void *)SMIG_HOOK_ARGUMENT(regs, 0);
+	unsigned long address = SMIG_HOOK_ARGUMENT(regs, 1);
 	pmd_t *middle, pmd;
 	pte_t pte;
 
-	if (!works(HOOK_FAULT) || !(ARGUMENT(regs, 2) & (FAULT_FLAG_WRITE | FAULT_FLAG_UNSHARE)))
+	if (smig_owed_mode() != SMIG_OWED_NONE && smig_hook_diverts(ops))
+		smig_fault_divert(vma, address, parent, regs);
+	if (!works(HOOK_FAULT) ||
+	    !(SMIG_HOOK_ARGUMENT(regs, 2) & (FAULT_FLAG_WRITE | FAULT_FLAG_UNSHARE)))
 		return;
-	middle = middle_entry(vma->vm_mm, address);
+	middle = smig_walk_middle_entry(vma->vm_mm, address);
 	if (!middle)
 		return;
 	pmd = READ_ONCE(*middle);
 	if (!(pmd_val(pmd) & _PAGE_PRESENT))
 		return;
-	if (!is_table(pmd_val(pmd))) {
+	if (!smig_walk_is_table(pmd_val(pmd))) {
 		smig_pass_mark((pmd_val(pmd) & PTE_PFN_MASK & PMD_MASK) >> PAGE_SHIFT,
 			       PTRS_PER_PMD);
 		return;
@@ -137,19 +100,19 @@ HOOK_FUNCTION(on_fault)
 }
 
 /* __split_huge_pmd(vma, middle, ...): what a large entry says of writes may not pass on */
-HOOK_FUNCTION(on_split)
+SMIG_HOOK_FUNCTION(on_split)
 {
-	pmd_t *middle = (void *)ARGUMENT(regs, 1);
+	pmd_t *middle = (void *)SMIG_HOOK_ARGUMENT(regs, 1);
 	u64 entry = pmd_val(READ_ONCE(*middle));
 
 	if (works(HOOK_SPLIT) && current != READ_ONCE(walker) && entry & _PAGE_PRESENT &&
-	    !is_table(entry) && entry & WRITTEN_BITS)
+	    !smig_walk_is_table(entry) && entry & SMIG_WRITTEN_BITS)
 		smig_pass_mark((entry & PTE_PFN_MASK & PMD_MASK) >> PAGE_SHIFT, PTRS_PER_PMD);
 }
 
-HOOK_FUNCTION(on_dirty)
+SMIG_HOOK_FUNCTION(on_dirty)
 {
-	struct folio *folio = (void *)ARGUMENT(regs, 0);
+	struct folio *folio = (void *)SMIG_HOOK_ARGUMENT(regs, 0);
 
 	if (works(HOOK_DIRTY) && current != READ_ONCE(walker))
 		smig_pass_mark(folio_pfn(folio), folio_nr_pages(folio));
@@ -162,9 +125,9 @@ static void notrace mark_piece(struct page *page, unsigned long offset, unsigned
 			       ((offset & ~PAGE_MASK) + length + PAGE_SIZE - 1) >> PAGE_SHIFT);
 }
 
-HOOK_FUNCTION(on_bio_end)
+SMIG_HOOK_FUNCTION(on_bio_end)
 {
-	struct bio *bio = (void *)ARGUMENT(regs, 0);
+	struct bio *bio = (void *)SMIG_HOOK_ARGUMENT(regs, 0);
 	unsigned short i;
 
 	if (!works(HOOK_BIO) || op_is_write(bio_op(bio)) || !bio->bi_io_vec)
@@ -189,26 +152,26 @@ static void notrace mark_packet(struct sk_buff *skb)
 }
 
 /* napi_gro_receive(napi, skb) */
-HOOK_FUNCTION(on_gro)
+SMIG_HOOK_FUNCTION(on_gro)
 {
 	if (works(HOOK_RX))
-		mark_packet((void *)ARGUMENT(regs, 1));
+		mark_packet((void *)SMIG_HOOK_ARGUMENT(regs, 1));
 }
 
 /* napi_gro_frags(napi) */
-HOOK_FUNCTION(on_gro_frags)
+SMIG_HOOK_FUNCTION(on_gro_frags)
 {
-	struct napi_struct *napi = (void *)ARGUMENT(regs, 0);
+	struct napi_struct *napi = (void *)SMIG_HOOK_ARGUMENT(regs, 0);
 
 	if (works(HOOK_RX) && napi->skb)
 		mark_packet(napi->skb);
 }
 
 /* netif_receive_skb(skb) */
-HOOK_FUNCTION(on_receive)
+SMIG_HOOK_FUNCTION(on_receive)
 {
 	if (works(HOOK_RX))
-		mark_packet((void *)ARGUMENT(regs, 0));
+		mark_packet((void *)SMIG_HOOK_ARGUMENT(regs, 0));
 }
 
 /* Frames behind kernel addresses; @only_dirty: those whose entry is dirty. */
@@ -232,19 +195,20 @@ static void notrace mark_kernel_range(unsigned long start, unsigned long end, bo
 }
 
 /* __vunmap_range_noflush(start, end) */
-HOOK_FUNCTION(on_vunmap)
+SMIG_HOOK_FUNCTION(on_vunmap)
 {
 	if (works(HOOK_VUNMAP))
-		mark_kernel_range(ARGUMENT(regs, 0), ARGUMENT(regs, 1), true);
+		mark_kernel_range(SMIG_HOOK_ARGUMENT(regs, 0), SMIG_HOOK_ARGUMENT(regs, 1), true);
 }
 
 /* set_memory_ro(address, pages), set_memory_rox(address, pages) */
-HOOK_FUNCTION(on_protect)
+SMIG_HOOK_FUNCTION(on_protect)
 {
-	unsigned long address = ARGUMENT(regs, 0);
+	unsigned long address = SMIG_HOOK_ARGUMENT(regs, 0);
 
 	if (works(HOOK_PROTECT))
-		mark_kernel_range(address, address + (int)ARGUMENT(regs, 1) * PAGE_SIZE, false);
+		mark_kernel_range(address,
+				  address + (int)SMIG_HOOK_ARGUMENT(regs, 1) * PAGE_SIZE, false);
 }
 
 /* __text_poke(function, address, source, length); ftrace cannot hook what it works by itself */
@@ -265,27 +229,17 @@ static struct tracepoint *alloc_tracepoint;
 static struct kprobe poke_probe = { .symbol_name = "__text_poke", .pre_handler = on_poke };
 static bool poke_registered, alloc_registered;
 
-#define OPS(function) {								\
-	.func = function,							\
-	.flags = FTRACE_OPS_FL_RECURSION | FTRACE_OPS_FL_PERMANENT,		\
-}
-
-static struct function_hook {
-	const char *name;
-	bool required;
-	struct ftrace_ops ops;
-	bool registered;
-} functions[] = {
-	{ "handle_mm_fault", true, OPS(on_fault) },
-	{ "folio_mark_dirty", true, OPS(on_dirty) },
-	{ "__split_huge_pmd", true, OPS(on_split) },
-	{ "bio_endio", true, OPS(on_bio_end) },
-	{ "napi_gro_receive", true, OPS(on_gro) },
-	{ "napi_gro_frags", true, OPS(on_gro_frags) },
-	{ "netif_receive_skb", true, OPS(on_receive) },
-	{ "__vunmap_range_noflush", true, OPS(on_vunmap) },
-	{ "set_memory_ro", true, OPS(on_protect) },
-	{ "set_memory_rox", false, OPS(on_protect) },
+static struct smig_hook functions[] = {
+	{ "handle_mm_fault", true, SMIG_DIVERTING_HOOK(on_fault) },
+	{ "folio_mark_dirty", true, SMIG_HOOK(on_dirty) },
+	{ "__split_huge_pmd", true, SMIG_HOOK(on_split) },
+	{ "bio_endio", true, SMIG_HOOK(on_bio_end) },
+	{ "napi_gro_receive", true, SMIG_HOOK(on_gro) },
+	{ "napi_gro_frags", true, SMIG_HOOK(on_gro_frags) },
+	{ "netif_receive_skb", true, SMIG_HOOK(on_receive) },
+	{ "__vunmap_range_noflush", true, SMIG_HOOK(on_vunmap) },
+	{ "set_memory_ro", true, SMIG_HOOK(on_protect) },
+	{ "set_memory_rox", false, SMIG_HOOK(on_protect) },
 };
 
 static void find_alloc(struct tracepoint *tracepoint, void *ignore)
@@ -296,15 +250,7 @@ static void find_alloc(struct tracepoint *tracepoint, void *ignore)
 
 void smig_tracker_exit(void)
 {
-	unsigned int i;
-
-	for (i = 0; i < ARRAY_SIZE(functions); i++) {
-		if (!functions[i].registered)
-			continue;
-		unregister_ftrace_function(&functions[i].ops);
-		ftrace_free_filter(&functions[i].ops);
-		functions[i].registered = false;
-	}
+	smig_hook_unset(functions, ARRAY_SIZE(functions));
 	if (poke_registered)
 		unregister_kprobe(&poke_probe);
 	if (alloc_registered) {
@@ -315,30 +261,10 @@ void smig_tracker_exit(void)
 	alloc_registered = false;
 }
 
-static int hook_function(struct function_hook *hook)
-{
-	unsigned long address = smig_call(kallsyms_lookup_name)(hook->name);
-	int ret;
-
-	if (!address)
-		return hook->required ? -ENOENT : 0;
-	ret = ftrace_set_filter_ip(&hook->ops, address, 0, 0);
-	if (ret)
-		return ret;
-	ret = register_ftrace_function(&hook->ops);
-	if (ret) {
-		ftrace_free_filter(&hook->ops);
-		return ret;
-	}
-	hook->registered = true;
-	return 0;
-}
-
 /* Process context, at load.  All or nothing. */
 int smig_tracker_init(void)
 {
 	const char *name = "mm_page_alloc";
-	unsigned int i;
 	int ret = -ENOENT;
 
 	for_each_kernel_tracepoint(find_alloc, NULL);
@@ -350,14 +276,12 @@ int smig_tracker_init(void)
 		ret = register_kprobe(&poke_probe);
 		poke_registered = !ret;
 	}
-	for (i = 0; !ret && i < ARRAY_SIZE(functions); i++) {
-		name = functions[i].name;
-		ret = hook_function(&functions[i]);
-	}
-	if (ret) {
+	if (ret)
 		pr_err("this kernel's '%s' cannot be hooked: %d\n", name, ret);
+	else
+		ret = smig_hook_set(functions, ARRAY_SIZE(functions));
+	if (ret)
 		smig_tracker_exit();
-	}
 	return ret;
 }
 
@@ -368,39 +292,23 @@ struct pass {
 	u64 entries;		/* protected */
 };
 
-/*
- * Memory that user space shares with a driver, with the kernel or with a guest of
- * its own: its entries stay as they are, and what they can write is sent at the
- * stop in any case.  Shadow stacks are told from other pages by just the bits that
- * a pass clears.
- */
-static bool is_special(const struct vm_area_struct *vma)
-{
-	vm_flags_t special = VM_PFNMAP | VM_IO | VM_MIXEDMAP;
-
-#ifdef VM_SHADOW_STACK
-	special |= VM_SHADOW_STACK;
-#endif
-	return vma->vm_flags & special || mm_has_notifiers(vma->vm_mm);
-}
-
 /* Under the lock of the entry's table. */
 static bool protect(pte_t *pte, struct pass *pass)
 {
 	u64 old = pte_val(READ_ONCE(*pte)), new;
 	struct page *page;
 
-	if (!pte_present(__pte(old)) || !(old & WRITTEN_BITS) || pte_special(__pte(old)))
+	if (!pte_present(__pte(old)) || !(old & SMIG_WRITTEN_BITS) || pte_special(__pte(old)))
 		return false;
 	if (!pfn_valid(pte_pfn(__pte(old))))
 		return false;
 	do {
-		new = old & ~(u64)WRITTEN_BITS;
+		new = old & ~(u64)SMIG_WRITTEN_BITS;
 	} while (!try_cmpxchg((u64 *)pte, &old, new));
 	smig_bitmap_set(pass->bitmap, pte_pfn(__pte(old)), 1);
 	pass->entries++;
 	/* reclaim and writeback go by the bit that was just cleared */
-	if (old & DIRTY_BITS) {
+	if (old & SMIG_DIRTY_BITS) {
 		page = pfn_to_page(pte_pfn(__pte(old)));
 		if (PageAnon(page))
 			SetPageDirty(compound_head(page));
@@ -426,7 +334,7 @@ static void protect_table(struct vm_area_struct *vma, pmd_t *middle, unsigned lo
 
 	rcu_read_lock();
 	pmd = READ_ONCE(*middle);
-	if (!is_table(pmd_val(pmd)))
+	if (!smig_walk_is_table(pmd_val(pmd)))
 		goto unlock_rcu;
 	lock = pte_lockptr(mm, &pmd);
 	spin_lock(lock);
@@ -451,12 +359,12 @@ static void note_special(struct vm_area_struct *vma, pmd_t *middle, unsigned lon
 
 	rcu_read_lock();
 	pmd = READ_ONCE(*middle);
-	if (is_table(pmd_val(pmd))) {
+	if (smig_walk_is_table(pmd_val(pmd))) {
 		pte = pte_offset_kernel(&pmd, start);
 		for (address = start; address < end; address += PAGE_SIZE, pte++)
-			if (pte_present(*pte) && (pte_val(*pte) & WRITTEN_BITS))
+			if (pte_present(*pte) && (pte_val(*pte) & SMIG_WRITTEN_BITS))
 				smig_pass_mark_sticky(pte_pfn(*pte));
-	} else if (pmd_present(pmd) && (pmd_val(pmd) & WRITTEN_BITS)) {
+	} else if (pmd_present(pmd) && (pmd_val(pmd) & SMIG_WRITTEN_BITS)) {
 		for (i = 0; i < PTRS_PER_PMD; i++)
 			smig_pass_mark_sticky(pmd_pfn(pmd) + i);
 	}
@@ -469,7 +377,7 @@ static void split_large(struct vm_area_struct *vma, pmd_t *middle, unsigned long
 {
 	pmd_t pmd = READ_ONCE(*middle);
 
-	if (!pmd_trans_huge(pmd) || !(pmd_val(pmd) & WRITTEN_BITS))
+	if (!pmd_trans_huge(pmd) || !(pmd_val(pmd) & SMIG_WRITTEN_BITS))
 		return;
 	smig_bitmap_set(pass->bitmap, pmd_pfn(pmd), PTRS_PER_PMD);
 	smig_call(__split_huge_pmd)(vma, middle, address & PMD_MASK, false, NULL);
@@ -481,16 +389,14 @@ static void protect_area(struct vm_area_struct *vma, struct pass *pass)
 	unsigned long address, end;
 
 	for (address = vma->vm_start; address < vma->vm_end; address = end) {
-		pmd_t *middle = middle_entry(vma->vm_mm, address);
+		pmd_t *middle;
 
-		/* reserved address space may be vast, and empty */
-		end = middle ? pmd_addr_end(address, vma->vm_end) :
-			       pud_addr_end(address, vma->vm_end);
+		end = smig_walk_step(vma, address, &middle);
 		if (!middle)
 			continue;
-		if (!is_special(vma))
+		if (!smig_walk_is_special(vma))
 			split_large(vma, middle, address, pass);
-		if (is_special(vma))
+		if (smig_walk_is_special(vma))
 			note_special(vma, middle, address, end);
 		else
 			protect_table(vma, middle, address, end, pass);
@@ -514,50 +420,6 @@ static int protect_mm(struct mm_struct *mm, struct pass *pass)
 	return 0;
 }
 
-/* References to the mms of all processes, each once in a row; their number, or -errno. */
-static long hold_mms(struct mm_struct ***held)
-{
-	struct task_struct *leader, *task;
-	unsigned long room = 64, nr;
-	struct mm_struct **mms, *mm;
-	bool full;
-
-again:
-	mms = kvmalloc_array(room, sizeof(*mms), GFP_KERNEL);
-	if (!mms)
-		return -ENOMEM;
-	nr = 0;
-	full = false;
-	rcu_read_lock();
-	/* threads too: a leader may have left its mm already */
-	for_each_process_thread(leader, task) {
-		if (task->flags & PF_KTHREAD)
-			continue;
-		task_lock(task);
-		mm = task->mm;
-		if (mm && ((nr && mms[nr - 1] == mm) || !mmget_not_zero(mm)))
-			mm = NULL;
-		task_unlock(task);
-		if (!mm)
-			continue;
-		mms[nr++] = mm;
-		full = nr == room;
-		if (full)
-			goto counted;
-	}
-counted:
-	rcu_read_unlock();
-	if (full) {
-		while (nr)
-			mmput(mms[--nr]);
-		kvfree(mms);
-		room *= 4;
-		goto again;
-	}
-	*held = mms;
-	return nr;
-}
-
 /*
  * Process context, under smig.lock; marks that were there before have been
  * taken.  Adds to @bitmap what was written.  @entries: how many were protected.
@@ -566,17 +428,15 @@ int smig_tracker_protect(unsigned long *bitmap, u64 *entries)
 {
 	struct pass pass = { .bitmap = bitmap };
 	struct mm_struct **mms;
-	long i, nr = hold_mms(&mms);
+	long i, nr = smig_walk_hold_mms(&mms, NULL);
 	int ret = 0;
 
 	if (nr < 0)
 		return nr;
-	for (i = 0; i < nr; i++) {
-		ret = ret ?: protect_mm(mms[i], &pass);
-		/* may be the last, and then its pages' dirtying is news */
-		mmput(mms[i]);
-	}
-	kvfree(mms);
+	for (i = 0; i < nr && !ret; i++)
+		ret = protect_mm(mms[i], &pass);
+	/* may be the last references, and then their pages' dirtying is news */
+	smig_walk_drop_mms(mms, nr, false);
 	*entries = pass.entries;
 	return ret;
 }
@@ -591,10 +451,10 @@ static void scan_ptes(pmd_t *middle, unsigned long *bitmap)
 
 	for (i = 0; i < PTRS_PER_PTE; i += 8) {
 		if (!((t[i] | t[i + 1] | t[i + 2] | t[i + 3] | t[i + 4] | t[i + 5] | t[i + 6] |
-		       t[i + 7]) & WRITTEN_BITS))
+		       t[i + 7]) & SMIG_WRITTEN_BITS))
 			continue;
 		for (j = i; j < i + 8; j++) {
-			if (!(t[j] & WRITTEN_BITS) || !pte_present(__pte(t[j])))
+			if (!(t[j] & SMIG_WRITTEN_BITS) || !pte_present(__pte(t[j])))
 				continue;
 			smig_bitmap_set(bitmap, pte_pfn(__pte(t[j])), 1);
 			written = true;
@@ -603,41 +463,6 @@ static void scan_ptes(pmd_t *middle, unsigned long *bitmap)
 	/* the CPU sets dirty bits itself, and nothing says that it has written the table */
 	if (written)
 		smig_bitmap_set(bitmap, __pa(t) >> PAGE_SHIFT, 1);
-}
-
-/* Calls @ptes for every table and @leaf for every large leaf of user space in @mm. */
-void smig_tracker_walk_frozen(struct mm_struct *mm, void *arg,
-			      void (*ptes)(pmd_t *middle, void *arg),
-			      void (*leaf)(u64 *entry, unsigned long nr, void *arg))
-{
-	unsigned long address = 0;
-
-	while (address < TASK_SIZE_MAX) {
-		pgd_t *pgd = pgd_offset(mm, address);
-		unsigned long next = pgd_addr_end(address, TASK_SIZE_MAX);
-		p4d_t *p4d = pgd_present(*pgd) ? p4d_offset(pgd, address) : NULL;
-		pud_t *pud;
-		pmd_t *pmd;
-
-		if (p4d) {
-			next = p4d_addr_end(address, next);
-			pud = p4d_present(*p4d) ? pud_offset(p4d, address) : NULL;
-			if (pud) {
-				next = pud_addr_end(address, next);
-				pmd = is_table(pud_val(*pud)) ? pmd_offset(pud, address) : NULL;
-				if (!pmd && pud_present(*pud))
-					leaf((u64 *)pud, PTRS_PER_PUD * PTRS_PER_PMD, arg);
-				if (pmd) {
-					next = pmd_addr_end(address, next);
-					if (is_table(pmd_val(*pmd)))
-						ptes(pmd, arg);
-					else if (pmd_present(*pmd))
-						leaf((u64 *)pmd, PTRS_PER_PMD, arg);
-				}
-			}
-		}
-		address = next;
-	}
 }
 
 static void scan_table(pmd_t *middle, void *arg)
@@ -653,7 +478,7 @@ static void scan_leaf(u64 *entry, unsigned long nr, void *arg)
 {
 	struct smig_user_scan *scan = arg;
 
-	if (!(*entry & WRITTEN_BITS))
+	if (!(*entry & SMIG_WRITTEN_BITS))
 		return;
 	smig_bitmap_set(scan->bitmap, (*entry & PTE_PFN_MASK) >> PAGE_SHIFT & ~(nr - 1), nr);
 	smig_bitmap_set(scan->bitmap, __pa(entry) >> PAGE_SHIFT, 1);
@@ -670,7 +495,7 @@ void smig_tracker_scan(struct smig_user_scan *scan)
 		if (!task->mm || task->mm == last || (task->flags & PF_KTHREAD))
 			continue;
 		last = task->mm;
-		smig_tracker_walk_frozen(last, scan, scan_table, scan_leaf);
+		smig_walk_frozen(last, scan, scan_table, scan_leaf);
 	}
 	rcu_read_unlock();
 }

@@ -5,7 +5,7 @@
  * One misc device, /dev/selfmigrate (mode 0600, CAP_SYS_ADMIN).  Any number of
  * files may be open; one of them at a time owns the move (SMIG_IOC_BEGIN).
  * Closing that file before SMIG_IOC_COMMIT undoes everything: the guest is
- * thawed, fences open, memory is given back.
+ * thawed, fences open, memory is given back.  In OWING closing changes nothing.
  *
  * Every struct begins with `size` (bytes the caller knows) and `flags` (must be
  * 0 unless a flag is defined).  A shorter struct is filled up with zeros, a
@@ -44,6 +44,7 @@ enum smig_state {
 	SMIG_STATE_TARGET,	/* begun on the target; landing environment runs */
 	SMIG_STATE_LANDED,	/* target: frames held, vacant ones known, pages may be placed */
 	SMIG_STATE_CLONE,	/* after the jump: guest frozen and fenced, waits for go */
+	SMIG_STATE_OWING,	/* clone, released: the guest runs, pages are still owed to it */
 };
 
 /* Steps of a stop, a jump and a resume, in order; index of *_us arrays. */
@@ -219,6 +220,7 @@ struct smig_track {
  * Begin the next pass (SOURCE, tracking): what changed up to now becomes what is
  * to be read, and counts as unchanged from here on.  READ then gives contents.
  */
+#define SMIG_PASS_NO_ANON 1	/* leaves out what could be owed: anonymous memory */
 struct smig_pass {
 	__u32 size;
 	__u32 flags;
@@ -231,6 +233,23 @@ struct smig_pass {
 	__u64 kernel_us;		/* out: harvest of the kernel's page tables */
 	__u64 user_us;			/* out: harvest and protection of the processes' */
 	__u64 user_ptes;		/* out: entries that were protected */
+};
+
+/*
+ * Mark as owed what the target lacks of anonymous memory (SOURCE, tracking), shortly
+ * before the stop: such a page is left out of the image and stays on the source
+ * until the clone asks for it.  A process that touches a marked page while the
+ * guest still runs here unmarks it, and it goes in the stop.  Never marked: pages
+ * of processes that a stop does not freeze and of process 1, and pages that
+ * anybody but page tables refers to (pinned, in the swap cache, under writeback,
+ * merged, huge ones that do not split).  Everything that undoes the move unmarks.
+ */
+struct smig_owe {
+	__u32 size;
+	__u32 flags;
+	__u64 owed_pages;		/* out: marked now, all calls together */
+	__u64 skipped_pages;		/* out: lacking and anonymous, but not to be owed */
+	__u64 mark_us;			/* out */
 };
 
 /* What the target's kernel must know to jump; opaque to the agents, sent as is. */
@@ -262,6 +281,7 @@ struct smig_image_header {
  * needs SMIG_TRACK_VERIFY.
  */
 #define SMIG_CAPTURE_VERIFY 1
+#define SMIG_CAPTURE_OWE 2	/* OWE once more when all is frozen, for what was touched since */
 struct smig_capture {
 	__u32 size;
 	__u32 flags;
@@ -289,6 +309,86 @@ struct smig_capture {
 	__u64 find_kernel_us;		/* out: scan of the kernel's page tables */
 	__u64 find_user_us;		/* out: scan of the processes' page tables */
 	__u64 send_by_class[SMIG_CLASS_SLOTS];	/* out */
+	__u64 owed_pages;		/* out: owed at the capture; not in the image */
+	__u64 owe_us;			/* out: marking in the stop (SMIG_CAPTURE_OWE) */
+};
+
+/*
+ * The owed pages with what is known of each, for whoever decides which to send
+ * unasked (CAPTURED or GIVEN): entries [start, start + nr) of owed_pages, in the
+ * order of spaces and addresses.  A page mapped in several places is listed once.
+ */
+struct smig_owed_page {
+	__u64 pfn;
+	__u64 address;		/* where it is mapped, page aligned */
+	__u64 file;		/* which file's private copy it is; 0: none, anonymous */
+	__u64 file_page;	/* its page number in that file; 0 without one */
+	__u32 space;		/* number of the address space, 1, 2, ... */
+	__u32 area;		/* number of the mapping, distinct over all spaces */
+};
+
+struct smig_owed_list {
+	__u32 size;
+	__u32 flags;
+	__u64 start;		/* in */
+	__u64 entries;		/* in: struct smig_owed_page[nr]; filled */
+	__u32 nr;		/* in */
+	__u32 nr_out;		/* out: entries written; fewer at the end of the list */
+};
+
+/*
+ * Clone: contents of owed pages (CLONE or OWING).  data holds nr pages in order of
+ * pfns, or is 0 with SMIG_INSTALL_ZERO.  A page that is not missing (any more) is
+ * passed over.  When the last page has come, OWING becomes SOURCE.
+ */
+#define SMIG_INSTALL_DEMAND 0	/* asked for by a fault */
+#define SMIG_INSTALL_SPECULATED 1	/* came with such a page */
+#define SMIG_INSTALL_PUSHED 2
+#define SMIG_INSTALL_ORIGIN 3	/* mask of the three */
+#define SMIG_INSTALL_ZERO 4
+struct smig_install {
+	__u32 size;
+	__u32 flags;
+	__u64 pfns;		/* in: __u64[nr] */
+	__u64 data;		/* in */
+	__u32 nr;		/* in */
+	__u32 installed;	/* out: pages that were missing until now */
+	__u64 left;		/* out: pages still missing */
+};
+
+/*
+ * What read() of the device gives in OWING, oldest first, whole records only; poll()
+ * says readable; 0 bytes: nothing is owed any more.  A page is announced once; whoever
+ * lost a connection has all that is waited for announced anew with SMIG_OWED_REPEAT.
+ */
+struct smig_fault {
+	__u64 pfn;
+	__u64 mono_ns;		/* when somebody first waited for it */
+};
+
+#define SMIG_LATENCY_SLOTS 32
+
+/* How the owed phase goes (CLONE, OWING, and SOURCE after it until the file is closed). */
+#define SMIG_OWED_REPEAT 1	/* announce anew what is waited for now */
+struct smig_owed_status {
+	__u32 size;
+	__u32 flags;
+	__u64 owed_pages;	/* at the capture */
+	__u64 left_pages;
+	__u64 demand_faults;	/* faults that waited, also for pages in flight */
+	__u64 demand_pages;	/* distinct pages that a fault waited for */
+	__u64 speculated_pages;	/* installed as SPECULATED, never waited for */
+	__u64 speculated_used;	/* of these, touched since */
+	__u64 pushed_pages;	/* installed as PUSHED, never waited for */
+	__u64 pushed_used;	/* of these, touched since */
+	__u64 freed_pages;	/* missing when their last user let go of them */
+	__u64 wait_ns;		/* sum over demand_faults */
+	__u64 max_wait_ns;
+	__u64 wait_by_log2_us[SMIG_LATENCY_SLOTS];	/* waits of [2^(i-1), 2^i) us */
+	__u64 announce_ns;	/* sum over demand_pages: fault to read() ... */
+	__u64 fetch_ns;		/* ... read() to INSTALL ... */
+	__u64 install_ns;	/* ... INSTALL to the page being mapped ... */
+	__u64 wake_ns;		/* sum over demand_faults: mapped to running on */
 };
 
 /*
@@ -322,7 +422,8 @@ struct smig_plain {
 };
 
 /*
- * Clone: the guest runs here from now on (CLONE -> SOURCE).  Only after go.
+ * Clone: the guest runs here from now on (CLONE -> SOURCE, or OWING if pages are
+ * owed to it).  Only after go.
  * With SMIG_RELEASE_FENCES_ONLY the fences open and tasks stay frozen, so that
  * the new place can be announced first; call again without it.  Closing the
  * file gives the move's memory back.
@@ -427,12 +528,16 @@ struct smig_jump {
 #define SMIG_IOC_THAW	_IO(SMIG_IOC_TYPE, 0x16)	/* struct smig_plain */
 #define SMIG_IOC_TRACK	_IO(SMIG_IOC_TYPE, 0x17)	/* struct smig_track */
 #define SMIG_IOC_PASS	_IO(SMIG_IOC_TYPE, 0x18)	/* struct smig_pass */
+#define SMIG_IOC_OWE	_IO(SMIG_IOC_TYPE, 0x19)	/* struct smig_owe */
+#define SMIG_IOC_OWED_LIST _IO(SMIG_IOC_TYPE, 0x1a)	/* struct smig_owed_list */
 #define SMIG_IOC_LAND	_IO(SMIG_IOC_TYPE, 0x20)	/* struct smig_land */
 #define SMIG_IOC_IMAGE	_IO(SMIG_IOC_TYPE, 0x21)	/* struct smig_image */
 #define SMIG_IOC_PLACE	_IO(SMIG_IOC_TYPE, 0x22)	/* struct smig_place */
 #define SMIG_IOC_JUMP	_IO(SMIG_IOC_TYPE, 0x23)	/* struct smig_jump */
 #define SMIG_IOC_VACANT	_IO(SMIG_IOC_TYPE, 0x24)	/* struct smig_vacant */
 #define SMIG_IOC_RELEASE	_IO(SMIG_IOC_TYPE, 0x30)	/* struct smig_release */
+#define SMIG_IOC_INSTALL _IO(SMIG_IOC_TYPE, 0x31)	/* struct smig_install */
+#define SMIG_IOC_OWED_STATUS _IO(SMIG_IOC_TYPE, 0x32)	/* struct smig_owed_status */
 
 /*
  * SMIG_IOC_VERIFY (CAPTURED): nothing that is sent from where it is was reclaimed

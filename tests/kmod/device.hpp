@@ -31,6 +31,8 @@ public:
         fd_ = -1;
     }
 
+    int file() const { return fd_; }
+
     // 0 or the errno; `argument` begins with its size.
     template <class T>
     int call(unsigned long command, T& argument) const {
@@ -115,6 +117,8 @@ public:
         usleep(400000);
         return shared_->ticks == before;
     }
+
+    uint64_t address() const { return shared_->page; }
 
     // The frame of the known page.
     uint64_t pfn() const { return pfn_of(child_, shared_->page); }

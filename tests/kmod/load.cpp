@@ -237,7 +237,7 @@ void Load::start(const std::function<void()>& forever) {
 }
 
 Load::Load() {
-    if (system("modprobe -q zram num_devices=1") < 0) std::puts("no shell");
+    if (system("modprobe -q lzo_rle; modprobe -q zram num_devices=1") < 0) std::puts("no shell");
     start(anonymous_writer);
     start(large_page_writer);
     start(forker);

@@ -10,6 +10,7 @@
 
 #include "tests/kmod/device.hpp"
 #include "tests/kmod/load.hpp"
+#include "tests/kmod/passes.hpp"
 
 namespace {
 
@@ -21,13 +22,6 @@ int captures() {
 
 void set_hooks(const char* mask) {
     REQUIRE(write_file("/sys/module/selfmigrate/parameters/hooks", mask));
-}
-
-int track(const Device& device, uint32_t flags = SMIG_TRACK_VERIFY) {
-    smig_track argument{};
-    argument.size = sizeof argument;
-    argument.flags = flags;
-    return device.call(SMIG_IOC_TRACK, argument);
 }
 
 // A file of 1 MiB whose page cache is written through a mapping that then goes away.
@@ -50,69 +44,6 @@ public:
 private:
     static constexpr size_t kBytes = 1 << 20;
     int fd_ = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-};
-
-// One pass, read whole.
-struct Pass {
-    smig_pass answer{};
-    uint64_t data = 0, zero = 0, same = 0, free = 0, later = 0;
-
-    int take(const Device& device) {
-        std::vector<uint64_t> bitmap((device.info().top_pfn + 63) / 64);
-        answer.size = sizeof answer;
-        answer.bitmap = reinterpret_cast<uint64_t>(bitmap.data());
-        answer.bitmap_bytes = bitmap.size() * 8;
-        if (int failed = device.call(SMIG_IOC_PASS, answer)) return failed;
-        uint64_t bits = 0;
-        std::vector<uint64_t> pfns;
-        for (size_t word = 0; word < bitmap.size(); word++) {
-            bits += static_cast<uint64_t>(std::popcount(bitmap[word]));
-            for (uint64_t left = bitmap[word]; left; left &= left - 1) {
-                pfns.push_back(word * 64 + static_cast<uint64_t>(std::countr_zero(left)));
-                if (pfns.size() < SMIG_BUFFER_PAGES) continue;
-                if (int failed = read(device, pfns)) return failed;
-                pfns.clear();
-            }
-        }
-        CHECK(bits == answer.pages);
-        return pfns.empty() ? 0 : read(device, pfns);
-    }
-
-    int read(const Device& device, const std::vector<uint64_t>& pfns) {
-        std::vector<uint8_t> status(pfns.size());
-        smig_read argument{};
-        argument.size = sizeof argument;
-        argument.pfns = reinterpret_cast<uint64_t>(pfns.data());
-        argument.status = reinterpret_cast<uint64_t>(status.data());
-        argument.nr = static_cast<uint32_t>(pfns.size());
-        if (int failed = device.call(SMIG_IOC_READ, argument)) return failed;
-        for (uint8_t one : status) {
-            data += one == SMIG_PAGE_DATA;
-            zero += one == SMIG_PAGE_ZERO;
-            same += one == SMIG_PAGE_SAME;
-            free += one == SMIG_PAGE_FREE;
-            later += one == SMIG_PAGE_LATER;
-        }
-        return 0;
-    }
-};
-
-struct Judged : Captured {
-    std::vector<uint64_t> send;
-
-    int take(const Device& device, uint32_t flags = SMIG_CAPTURE_VERIFY) {
-        bitmap.assign((device.info().top_pfn + 63) / 64, 0);
-        send = bitmap;
-        answer = {};
-        answer.size = sizeof answer;
-        answer.flags = flags;
-        answer.handover = reinterpret_cast<uint64_t>(handover.data());
-        answer.image_bitmap = reinterpret_cast<uint64_t>(bitmap.data());
-        answer.image_bitmap_bytes = bitmap.size() * 8;
-        answer.send_bitmap = reinterpret_cast<uint64_t>(send.data());
-        answer.send_bitmap_bytes = send.size() * 8;
-        return device.call(SMIG_IOC_CAPTURE, answer);
-    }
 };
 
 // Passes, what happens then, and a capture; what was missed, or -1 when memory did not suffice.
