@@ -2,8 +2,10 @@
 """The peer: QEMU's own migration of the same guest, over a link of the same rate, judged by the same clock outside.
 
 The emulators talk over the namespace's loopback.  What goes to the twin's port is shaped like a guest's link, the
-way back is not.  Service traffic does not share it, unlike ours with one NIC, and nothing samples the source's
-registers: both are in QEMU's favour.  The total time is what each side says of itself.
+way back is not.  A link with delay is one between two namespaces instead, made of what a guest's link is made of: a relay
+of bytes would answer the sender's TCP at once, and its window would never know of the way.  Service traffic does not
+share it, unlike ours with one NIC, and nothing samples the source's registers: both are in QEMU's favour.  The total
+time is what each side says of itself.
 """
 
 import time
@@ -20,6 +22,7 @@ from lab.workload import Kind, Workload
 PORT = 4444
 PATIENCE_S = 60  # after its first pass; then a migration that does not converge is cancelled
 POLL_S = 0.02
+OWN = ("own_downtime_ms", "own_demand_requests")  # figures that only QEMU has, by its own word
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,43 @@ def _enable(machine: Machine, capabilities: tuple[str, ...]) -> None:
     machine.qmp.call("migrate-set-parameters", **{"max-bandwidth": 10**11})
 
 
-def _migrate(source: Machine, twin: Machine, way: Way) -> dict[str, Any]:
+class Loopback:
+    """The emulators' connection over the namespace's loopback, shaped."""
+
+    def __init__(self, setup: Setup):
+        self._network = setup.network
+        self._network.shape_loopback(PORT)
+
+    def join(self, source: Machine, twin: Machine) -> None:
+        """The migration begins."""
+        twin.qmp.call("migrate-incoming", uri=f"tcp:127.0.0.1:{PORT}")
+        source.qmp.call("migrate", uri=f"tcp:127.0.0.1:{PORT}")
+
+    def sent_bytes(self) -> int:
+        return self._network.loopback_bytes()
+
+
+class Away:
+    """The same over a link with delay; QEMU is given the two ends of a connection."""
+
+    def __init__(self, setup: Setup):
+        self._link = setup.network.peer_link()
+        self.sent_bytes = self._link.sent_bytes
+
+    def join(self, source: Machine, twin: Machine) -> None:
+        """The migration begins."""
+        for machine, end in zip((source, twin), self._link.connected()):
+            machine.qmp.give("migration", end.fileno())
+            end.close()
+        twin.qmp.call("migrate-incoming", uri="fd:migration")
+        source.qmp.call("migrate", uri="fd:migration")
+
+
+def _migrate(source: Machine, twin: Machine, way: Way, between: Loopback | Away) -> dict[str, Any]:
     """Returns query-migrate's last answer once no page is left behind."""
     for machine in (source, twin):
         _enable(machine, way.capabilities)
-    twin.qmp.call("migrate-incoming", uri=f"tcp:127.0.0.1:{PORT}")
-    source.qmp.call("migrate", uri=f"tcp:127.0.0.1:{PORT}")
+    between.join(source, twin)
     deadline: float | None = None
     switched = way.passes is None
     while True:
@@ -88,17 +122,18 @@ def run(plan: Plan, name: str, kind: Kind, logs: Path) -> Outcome:
 
 
 def _run(setup: Setup, way: Way, kind: Kind, outcome: Outcome) -> None:
-    setup.network.shape_loopback(PORT)
+    link = setup.network.link
+    between = Away(setup) if link and link.delay_us else Loopback(setup)
     source = setup.boot_source()
     workload = Workload(setup, kind)
     workload.start()
     twin = setup.incoming_twin()
     workload.before_move()
     time.sleep(WARM_S)
-    bytes_before = setup.network.loopback_bytes()
+    bytes_before = between.sent_bytes()
     began_ns = time.monotonic_ns()
-    state = _migrate(source, twin, way)
-    bytes_sent = setup.network.loopback_bytes() - bytes_before
+    state = _migrate(source, twin, way, between)
+    bytes_sent = between.sent_bytes() - bytes_before
     workload.moved_to(twin)
     time.sleep(SETTLE_S)
     until_ns = time.monotonic_ns()
@@ -118,4 +153,5 @@ def _run(setup: Setup, way: Way, kind: Kind, outcome: Outcome) -> None:
         "passes": state["ram"]["dirty-sync-count"],
         "pages_sent": state["ram"]["normal"],
         "own_downtime_ms": state.get("downtime"),
+        "own_demand_requests": state["ram"].get("postcopy-requests"),
     }

@@ -40,11 +40,11 @@ class Record:
     def __init__(self, what: str, folder: Path | None = None):
         self.folder = folder or OUT / "bench" / f"{time.strftime('%Y%m%d-%H%M%S')}-{what}"
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._from = provenance()
+        self.origin = provenance()
 
     def keep(self, rows: list[dict[str, Any]]) -> None:
         """All rows there are so far."""
-        whole = {"from": self._from, "rows": rows}
+        whole = {"from": self.origin, "rows": rows}
         (self.folder / "raw.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
         columns = list(dict.fromkeys(key for row in rows for key in row))
         with open(self.folder / "raw.csv", "w", newline="", encoding="utf-8") as file:

@@ -74,7 +74,13 @@ public:
     Result<void> exempt() override { return none(); }
     Result<void> prepare(smig_prepare&) override { return none(); }
     Result<void> track(smig_track&, std::uint32_t) override { return none(); }
-    Result<void> pass(smig_pass&) override { return none(); }
+    Result<void> pass(smig_pass&, std::uint32_t) override { return none(); }
+    Result<void> owe(smig_owe&) override { return none(); }
+    Result<std::size_t> owed_list(std::uint64_t, std::span<smig_owed_page>) override { return std::size_t{0}; }
+    Result<void> install(smig_install&, std::uint32_t) override { return none(); }
+    Result<void> owed_status(smig_owed_status&, std::uint32_t) override { return none(); }
+    Result<std::size_t> read_faults(std::span<smig_fault>) override { return std::size_t{0}; }
+    [[nodiscard]] int fault_fd() const override { return -1; }
     Result<void> capture(smig_capture&, std::uint32_t) override { return none(); }
     Result<void> verify() override { return none(); }
     Result<void> commit() override { return none(); }
@@ -151,7 +157,7 @@ int main(int argc, char** argv) {
     Channel channel(Fd(client.release()), FrameWriter(), FrameReader(SMIG_WIRE_MAX_PAYLOAD), {});
     ChannelSink sink(channel);
     ImageSender sender(device, sink, Compress::automatic);
-    must(sender.get_ready());
+    must(sender.get_ready(top));
     ImageBitmap vacant(top);
     ImageBitmap all(top);
     all.set_all({Pfn{0}, PageCount{top.value}});

@@ -27,7 +27,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--memory", type=int, default=512, metavar="MIB", help="256 to 4096 (default %(default)s)"
     )
-    parser.add_argument("--link", default="1gbit", metavar="RATE", help="each way (default %(default)s)")
+    parser.add_argument("--link", default="1gbit", metavar="RATE[+DELAY]", help="each way, as 1gbit or 200mbit+5ms (default %(default)s)")
     parser.add_argument(
         "--nics",
         type=int,
@@ -74,7 +74,7 @@ def arguments() -> argparse.Namespace:
     if given.runs < 1 or given.working_set < 1 or given.dirty_rate <= 0:
         parser.error("--runs, --working-set and --dirty-rate must be above zero")
     try:
-        network.bits_per_second(given.link)
+        network.Link.parse(given.link)
     except LabError as error:
         parser.error(str(error))
     return given

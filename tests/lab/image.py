@@ -93,29 +93,32 @@ class _Root:
             subprocess.run(["strip", "-s", str(self.path(word))], stderr=subprocess.DEVNULL, check=False)
 
 
-def _dependencies(kernel: Kernel) -> list[str]:
-    """MODULES and what they need, as paths below /lib/modules/RELEASE."""
+def dependencies(kernel: Kernel, names: tuple[str, ...]) -> list[str]:
+    """These modules and what they need, which comes first, as paths below /lib/modules/RELEASE."""
     needs = {}
     for line in (kernel.modules / "modules.dep").read_text().splitlines():
         path, _, needed = line.partition(":")
         needs[path] = needed.split()
     by_name = {Path(path).name.split(".ko")[0].replace("-", "_"): path for path in needs}
     wanted: list[str] = []
-    for name in MODULES:
+    for name in names:
         path = by_name.get(name)  # absent: built in
-        for one in [path, *needs[path]] if path else []:
+        for one in [*reversed(needs[path]), path] if path else []:
             if one not in wanted:
                 wanted.append(one)
     return wanted
 
 
+def module_bytes(kernel: Kernel, inside: str) -> bytes:
+    """The module at a path below /lib/modules/RELEASE, unpacked."""
+    content = (kernel.modules / inside).read_bytes()
+    return lzma.decompress(content) if inside.endswith(".xz") else content
+
+
 def _modules(root: _Root, kernel: Kernel, ours: Path | None) -> None:
     base = f"lib/modules/{kernel.release}"
-    for inside in _dependencies(kernel):
-        content = (kernel.modules / inside).read_bytes()
-        if inside.endswith(".xz"):
-            content, inside = lzma.decompress(content), inside[:-3]
-        root.path(f"{base}/{inside}").write_bytes(content)
+    for inside in dependencies(kernel, MODULES):
+        root.path(f"{base}/{inside.removesuffix('.xz')}").write_bytes(module_bytes(kernel, inside))
     if ours:
         target = root.path(f"{base}/extra/selfmigrate.ko")
         shutil.copy(ours, target)
@@ -191,13 +194,19 @@ def small(kernel: Kernel, agent: Path | None, module: Path | None) -> Path:
     return image
 
 
-def with_program(guest: Path, program: Path, folder: Path) -> Path:
-    """A guest image with one more program, made in `folder`: an initramfs may be several archives, one after the other."""
-    root = folder / "extra"
-    (root / "usr/bin").mkdir(parents=True)
-    shutil.copy(program, root / "usr/bin")
-    more = io.BytesIO()
-    cpio.write(root, more)
+def with_program(guest: Path, program: Path, folder: Path, *more: Path) -> Path:
+    """A guest image with one more program, or several, made in `folder`: an initramfs may be several archives.
+
+    Modules (.ko) among them are put beside the programs, as they are.
+    """
+    root = _Root(folder / "extra")
+    for one in (program, *more):
+        if one.suffix == ".ko":
+            shutil.copy(one, root.path(f"usr/bin/{one.name}"))
+        else:
+            root.program(one, f"usr/bin/{one.name}")
+    added = io.BytesIO()
+    cpio.write(root.folder, added)
     image = folder / "guest.cpio"
-    image.write_bytes(guest.read_bytes() + more.getvalue())
+    image.write_bytes(guest.read_bytes() + added.getvalue())
     return image

@@ -45,6 +45,12 @@ class Qmp:
             except OSError as error:
                 raise LabError(f"QMP {command}: {error}") from error
 
+    def give(self, name: str, descriptor: int) -> None:
+        """QEMU gets a duplicate of `descriptor` and knows it as `name` (in URIs: fd:NAME)."""
+        with self._lock:
+            socket.send_fds(self._socket, [b" "], [descriptor])
+        self.call("getfd", fdname=name)
+
     def monitor(self, line: str) -> str:
         """What QEMU's human monitor says to `line`."""
         return self.call("human-monitor-command", **{"command-line": line})

@@ -7,18 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable
 
+from . import throughput
 from .errors import LabError, Timeout
 from .frozen import FrozenWatch
 from .observers import TapWatch
 from .setup import Plan, Setup
 from .workload import Kind, Workload
 
-MODES = ("precopy", "stop-copy")
+MODES = ("precopy", "stop-copy", "hybrid", "hybrid-ns", "postcopy", "postcopy-i", "auto")
 REPORT = "/run/move.json"
 MOVE_TIMEOUT_S = 300
 WARM_S = 2.0  # watched before the move
 SETTLE_S = 3.0  # and after it
-MEASURED = ("udp_gap_ms", "tcp_gap_ms", "blackout_ms", "bytes_sent")
+MEASURED = ("udp_gap_ms", "tcp_gap_ms", "blackout_ms", "full_downtime_ms", "lost_work_ms", "bytes_sent")
 FROM_REPORT = (
     "total_ms",
     "pages_in_use",
@@ -35,6 +36,27 @@ FROM_REPORT = (
     "stop_reason",
     "missed_pages",
     "verified_pages",
+    "pages_sent_twice",
+    "owed_pages",
+    "owe_ms",
+    "owed_phase_ms",
+    "demand_fetches",
+    "demand_pages",
+    "touched_owed_pages",
+    "speculated",
+    "speculated_used",
+    "pushed",
+    "pushed_used",
+    "freed_owed_pages",
+    "arrived_again",
+    "owed_payload_bytes",
+    "owed_reconnections",
+    "speculation",
+    "push_order",
+    "owed_mean_run",
+    "fault_wait_ms",
+    "fault_phases_ms",
+    "explanation",
 )
 
 Tell = Callable[[str], None]
@@ -82,17 +104,25 @@ def _figures(plan: Plan, mode: str, kind: Kind) -> dict[str, Any]:
 
 
 def run(
-    plan: Plan, mode: str, kind: Kind, logs: Path, tell: Tell, quote: Tell, *options: str
+    plan: Plan,
+    mode: str,
+    kind: Kind,
+    logs: Path,
+    tell: Tell,
+    quote: Tell,
+    *options: str,
+    beside: Callable[[Setup], Any] | None = None,
 ) -> Outcome:
     """Stages one move.  `tell` gets what the lab does, `quote` what `selfmigrate to` prints in the guest.
 
     `options` are more of `selfmigrate to`.  Pages that changed unnoticed make a run that looks for them fail.
+    `beside` is called once both machines are up; what it returns is closed when the guest has been checked.
     """
     outcome = Outcome(_figures(plan, mode, kind))
     try:
         with Setup(plan, logs) as setup:
             try:
-                _run(setup, outcome, mode, kind, tell, quote, options)
+                _run(setup, outcome, mode, kind, tell, quote, options, beside)
             finally:
                 if outcome.reasons or not outcome.report:
                     for machine in setup.machines:
@@ -112,6 +142,7 @@ def _run(
     tell: Tell,
     quote: Tell,
     options: tuple[str, ...],
+    beside: Callable[[Setup], Any] | None,
 ) -> None:
     plan = setup.plan
     tell(
@@ -147,6 +178,7 @@ def _run(
     )
     workload.before_move()
     watch = setup.own(FrozenWatch(source))
+    watcher = beside(setup) if beside else None
     tell("a client outside reads and writes on one TCP connection, another pings every millisecond")
     time.sleep(WARM_S)
 
@@ -164,6 +196,8 @@ def _run(
     workload.moved_to(target)
     time.sleep(SETTLE_S)
     until_ns = time.monotonic_ns()
+    if watcher:
+        watcher.close()
     workload.check()
     outcome.report = json.loads(target.commands.run(f"cat {REPORT}"))
     tell("reading back every key")
@@ -186,7 +220,7 @@ def _run(
     frozen, complaints = watch.judge(commit_ns, len(frames))
     workload.shut_down()
 
-    outcome.reasons += workload.reasons + complaints
+    outcome.reasons += workload.reasons + complaints + _owed_complaints(outcome.report, mode)
     if outcome.report.get("verdict") != "moved":
         outcome.reasons.append(f"the report's verdict is {outcome.report.get('verdict')}")
     if outcome.report.get("missed_pages"):
@@ -197,6 +231,8 @@ def _run(
             "udp_gap_ms": blackout_ms,
             "tcp_gap_ms": client["longest_gap_ms"],
             "blackout_ms": blackout_ms,
+            "full_downtime_ms": throughput.full_downtime_ms(outcome.trace),
+            "lost_work_ms": throughput.lost_ms(outcome.trace),
             "pinger_lateness_ms": pings["own_lateness_ms"],
             "bytes_sent": after["from_guest_migration"]["bytes"] - before["from_guest_migration"]["bytes"],
             "bytes_received": after["to_guest_migration"]["bytes"] - before["to_guest_migration"]["bytes"],
@@ -206,6 +242,21 @@ def _run(
             "source_after_commit": frozen,
         }
     )
+
+
+def _owed_complaints(report: dict[str, Any], mode: str) -> list[str]:
+    """What the report says of owed pages and must not."""
+    owed, sent_twice = report.get("owed_pages", 0), report.get("pages_sent_twice", 0)
+    complaints = []
+    if mode in ("precopy", "stop-copy") and owed:
+        complaints.append(f"{owed} pages were owed in a mode that owes none")
+    if mode in ("hybrid", "hybrid-ns", "postcopy", "postcopy-i") and not report.get("owed_reconnections"):
+        # whatever came was missing, or its last user had let go of it
+        if report.get("arrived_again", 0) > report.get("freed_owed_pages", 0):
+            complaints.append(f"{report['arrived_again']} pages came that were not missing")
+    if mode in ("postcopy", "postcopy-i") and sent_twice > report.get("stop_image_pages", 0):
+        complaints.append(f"{sent_twice} pages travelled twice")
+    return complaints
 
 
 def _last_words(text: str) -> str:

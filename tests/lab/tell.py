@@ -37,6 +37,9 @@ COLUMNS = (
     ("pages sent", "pages_sent", "{:,.0f}"),
     ("in the stop", "stop_image_pages", "{:,.0f}"),
     ("passes", "passes", "{:.0f}"),
+    ("full downtime", "full_downtime_ms", "{:.0f} ms"),
+    ("owed", "owed_pages", "{:,.0f}"),
+    ("faults", "demand_fetches", "{:,.0f}"),
 )
 
 

@@ -2,7 +2,7 @@
 """What the guest is busy with, and how the outside knows that nothing of it was harmed.
 
 Every workload has Redis and one client connection that checks each answer; `redis` gives it a large data set
-and a question a millisecond, the others a small one.  `writer` and `reader` add a working set of random
+and a question a millisecond, the others a small one.  `writer`, `reader` and `mix` add a working set of random
 pages that checks itself (guest/pages.cpp).  With a shared disk Redis logs its writes there, and a file is
 left there half in the page cache, half on the disk.
 """
@@ -16,7 +16,8 @@ from .network import FOLLOW
 from .observers import Pinger, RedisClient
 from .setup import Setup
 
-KINDS = ("redis", "idle", "writer", "reader", "aged")
+KINDS = ("redis", "idle", "writer", "reader", "mix", "aged")
+PATTERNS = ("random", "sequential", "hot")
 VALUE_BYTES = 4096
 SMALL_KEYS = 256
 FILL_TIMEOUT_S = 240
@@ -28,14 +29,22 @@ PF_EXITING = 0x00000004
 
 @dataclass(frozen=True)
 class Kind:
-    """`working_set_mib`: Redis' values or the pages; `rate_mb`: MB/s that a writer or reader touches.
+    """`working_set_mib`: Redis' values or the pages; `rate_mb`: MB/s of pages that are touched.
 
+    A mix checks every page that it touches and rewrites `write_percent` of them, in the order of `pattern`.
     An aged guest has touched and freed its working set, and half as much is in the cache of a clean file.
     """
 
     name: str = "redis"
     working_set_mib: int = 32
     rate_mb: float = 10
+    write_percent: int = 50  # of a mix; a writer's is 100, a reader's 5
+    pattern: str = "random"
+
+    @property
+    def page_writes(self) -> int | None:
+        """Percent of the touched pages that are rewritten; None: this workload has no pages."""
+        return {"writer": 100, "reader": 5, "mix": self.write_percent}.get(self.name)
 
 
 def processes(machine: Machine) -> dict[int, str]:
@@ -103,8 +112,8 @@ class Workload:
             )
         )
         self.redis.wait_filled(FILL_TIMEOUT_S)
-        if self.kind.name in ("writer", "reader"):
-            self._fill_pages(self.kind.name, self.kind.rate_mb)
+        if self.kind.page_writes is not None:
+            self._fill_pages(self.kind.rate_mb, self.kind.page_writes)
             self._pages = 1
         if self.setup.disk:
             # the log of the filling is on the disk now; its cache is not what this workload is about
@@ -115,15 +124,16 @@ class Workload:
         if self.kind.name == "aged":
             self._age()
 
-    def _fill_pages(self, what: str, rate_mb: float) -> None:
+    def _fill_pages(self, rate_mb: float, write_percent: int) -> None:
         self.machine.commands.run(
-            f"pages {what} {self.kind.working_set_mib} {rate_mb} /dev/lab.verdict >/run/pages.log 2>&1 &"
+            f"pages {self.kind.working_set_mib} {rate_mb} {write_percent} {self.kind.pattern} /dev/lab.verdict "
+            ">/run/pages.log 2>&1 &"
         )
         self.machine.verdicts.wait(0, FILL_TIMEOUT_S, program="pages", event="filled")
 
     def _age(self) -> None:
         """Memory that was used and is free again, and clean files in the page cache."""
-        self._fill_pages("reader", 1)
+        self._fill_pages(1, 0)
         cached_mib = self.kind.working_set_mib // 2
         self.machine.commands.run(
             f"kill $(pidof pages); dd if=/dev/urandom of=/disk/aged bs=1M count={cached_mib} 2>&1 && sync",

@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-// pages writer|reader MIB MB_PER_S PORT: a working set of random pages that checks itself.
+// pages MIB MB_PER_S WRITE_PERCENT PATTERN PORT: a working set of random pages that checks itself.
 //
 // Every page carries its index, its generation and words made from both.  The program also keeps the
 // generation of every page elsewhere: a page that is damaged, stale or another's is seen when it is next
-// touched.  A writer checks and rewrites pages in random order at the given rate; a reader checks at that
-// rate and rewrites one page in 20.  SIGUSR1 checks all pages.  Reports are JSON lines on PORT.
+// touched.  At the given rate it checks pages and rewrites so many of them: in `random` order, `sequential`,
+// or `hot`: nine times of ten in the first tenth of them.  SIGUSR1 checks all pages.  Reports are JSON lines
+// on PORT.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "monotonic.hpp"
@@ -62,6 +65,32 @@ private:
     Page* page_ = nullptr;
 };
 
+enum class Pattern : std::uint8_t { random, sequential, hot };
+
+// Which page comes next.
+class Order {
+public:
+    Order(Pattern pattern, std::size_t pages) : pattern_(pattern), pages_(pages) {}
+
+    std::size_t next(lab::Words& random) {
+        if (pattern_ == Pattern::sequential) return next_++ % pages_;
+        const bool hot = pattern_ == Pattern::hot && random.next() % 10 != 0;
+        return random.next() % (hot ? std::max<std::size_t>(pages_ / 10, 1) : pages_);
+    }
+
+private:
+    Pattern pattern_;
+    std::size_t pages_;
+    std::size_t next_ = 0;
+};
+
+std::optional<Pattern> pattern_named(std::string_view name) {
+    if (name == "random") return Pattern::random;
+    if (name == "sequential") return Pattern::sequential;
+    if (name == "hot") return Pattern::hot;
+    return std::nullopt;
+}
+
 class Port {
 public:
     explicit Port(const char* path) : fd_(open(path, O_RDWR | O_CLOEXEC)) {}
@@ -76,16 +105,18 @@ private:
 }  // namespace
 
 int main(int argc, char** argv) {
-    if (argc != 5) {
-        std::fprintf(stderr, "usage: pages writer|reader MIB MB_PER_S PORT\n");
+    const std::optional<Pattern> pattern = argc == 6 ? pattern_named(argv[4]) : std::nullopt;
+    if (!pattern) {
+        std::fprintf(stderr, "usage: pages MIB MB_PER_S WRITE_PERCENT random|sequential|hot PORT\n");
         return 2;
     }
-    const bool writer = std::strcmp(argv[1], "writer") == 0;
-    const double pages_per_ns = std::atof(argv[3]) * 1e6 / sizeof(Page) / 1e9;
-    const Port port(argv[4]);
+    const double pages_per_ns = std::atof(argv[2]) * 1e6 / sizeof(Page) / 1e9;
+    const auto write_percent = static_cast<unsigned>(std::atoi(argv[3]));
+    const Port port(argv[5]);
     std::signal(SIGUSR1, [](int) { check_all = 1; });
 
-    WorkingSet set(std::strtoull(argv[2], nullptr, 10) << 20 >> 12);
+    WorkingSet set(std::strtoull(argv[1], nullptr, 10) << 20 >> 12);
+    Order order(*pattern, set.size());
     port.line("{\"program\": \"pages\", \"event\": \"filled\"}\n");
 
     lab::Words random(static_cast<std::uint64_t>(lab::clock_ns(CLOCK_REALTIME)));
@@ -124,10 +155,10 @@ int main(int argc, char** argv) {
             lab::sleep_until(now + 2 * lab::kMillisecond);
             continue;
         }
-        const std::size_t index = random.next() % set.size();
+        const std::size_t index = order.next(random);
         wrong += set.right(index) ? 0 : 1;
         ++checked;
-        if (writer || random.next() % 20 == 0) {
+        if (random.next() % 100 < write_percent) {
             set.write(index);
             ++written;
         }
