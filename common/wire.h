@@ -24,6 +24,13 @@
  *   COMMIT
  *     | --- GO | VOID | WAIT -----------------> |
  *     | <-- RELEASED -------------------------- |   fences open, guest runs
+ *                  (pages are owed)
+ *     | <-- OWED_HELLO ------------------------ |   two connections: demand and push
+ *     | --- OWED_READY -----------------------> |
+ *     | <-- FETCH... -------------------------- |   what somebody waits for (demand)
+ *     | --- OWED_PAGES... --------------------> |   asked for, speculated (demand), pushed (push)
+ *     | <-- OWED_TAKEN... --------------------- |   and installed
+ *     | <-- DRAINED --------------------------- |   nothing is owed; on a control connection
  *
  * All integers are little-endian; structs are packed by their layout (no
  * implicit padding).  A frame is a header and `length` bytes of payload.
@@ -44,7 +51,8 @@
 #define SMIG_WIRE_DEFAULT_PORT 7077u
 #define SMIG_WIRE_MAX_PAYLOAD (2u << 20)	/* no frame is longer */
 #define SMIG_WIRE_MAX_TEXT (256u << 10)		/* JSON texts (DESCRIBE, ACCEPT, REFUSE) */
-#define SMIG_WIRE_MAX_PAGES 256u		/* pages a PAGES frame */
+#define SMIG_WIRE_MAX_PAGES 256u		/* pages a PAGES or OWED_PAGES frame */
+#define SMIG_WIRE_MAX_FETCH 256u		/* page numbers a FETCH frame */
 #define SMIG_WIRE_MAX_RANGES 4096u		/* ranges a ZEROS frame */
 #define SMIG_WIRE_BITMAP_CHUNK (1u << 20)	/* bytes a BITMAP or VACANT frame */
 #define SMIG_WIRE_MAX_TOP_PFN (1ull << 28)	/* 1 TiB of frames */
@@ -78,6 +86,12 @@ enum smig_wire_type {
 	SMIG_WIRE_RELEASED = 22,
 	SMIG_WIRE_ABORT = 23,
 	SMIG_WIRE_VACANT = 24,
+	SMIG_WIRE_OWED_HELLO = 25,
+	SMIG_WIRE_OWED_READY = 26,
+	SMIG_WIRE_FETCH = 27,
+	SMIG_WIRE_OWED_PAGES = 28,
+	SMIG_WIRE_OWED_TAKEN = 29,
+	SMIG_WIRE_DRAINED = 30,
 };
 
 /*
@@ -95,7 +109,8 @@ enum smig_session_state {
 	SMIG_SOURCE_AWAITING_READY,
 	SMIG_SOURCE_AWAITING_ALIVE,	/* JUMP is sent */
 	SMIG_SOURCE_GIVEN,		/* committed, GO is sent or will be */
-	SMIG_SOURCE_FINISHED,		/* RELEASED has arrived */
+	SMIG_SOURCE_OWING,		/* the guest runs there; pages are still asked for and pushed */
+	SMIG_SOURCE_FINISHED,		/* nothing is owed: RELEASED has arrived, or DRAINED */
 	SMIG_SOURCE_ROLLED_BACK,	/* the guest runs here again, the epoch is void */
 	/* target: the guest is never the target's */
 	SMIG_TARGET_LISTENING = 32,
@@ -105,9 +120,10 @@ enum smig_session_state {
 	SMIG_TARGET_READY,
 	SMIG_TARGET_JUMPING,		/* beyond it the clone speaks */
 	SMIG_TARGET_GONE_BACK,		/* gave up this source; listens again */
-	/* clone: the guest is the clone's from RELEASED on, not before GO has arrived */
+	/* clone: the guest is the clone's from OWING or RELEASED on, not before GO has arrived */
 	SMIG_CLONE_FENCED = 64,		/* must not run the guest; asks for GO without end */
-	SMIG_CLONE_RELEASED,
+	SMIG_CLONE_OWING,		/* runs the guest; pages of it are still on the source */
+	SMIG_CLONE_RELEASED,		/* runs the guest; all of it is here */
 	SMIG_CLONE_REFUSED,		/* VOID has arrived: resets this VM */
 };
 
@@ -235,7 +251,7 @@ struct smig_wire_alive {
 	uint8_t drawn[SMIG_WIRE_ID_LEN];	/* fresh from the clone's random generator */
 };
 
-/* VOID, WAIT and RELEASED answer with the same epoch and nonce. */
+/* VOID, WAIT, RELEASED and DRAINED answer with the same epoch and nonce. */
 struct smig_wire_verdict {
 	uint8_t epoch[SMIG_WIRE_ID_LEN];
 	uint8_t boot_nonce[SMIG_WIRE_ID_LEN];
@@ -280,6 +296,9 @@ struct smig_wire_go {
 	uint64_t pass_read_ns;		/* what READ took of the passes' time */
 	uint64_t hashed;		/* 1: changes were told by hashes alone, 0: by page tables and hooks */
 	uint64_t send_by_class[SMIG_WIRE_CLASSES];
+	uint64_t owed_pages;		/* stay on the source until they are asked for or pushed */
+	uint64_t owe_us;		/* marking them, of the stop's time */
+	uint64_t repeated_pages;	/* distinct pages that passes and stop sent more than once */
 };
 
 /* Why the passes ended. */
@@ -289,6 +308,78 @@ enum smig_wire_stop_reason {
 	SMIG_STOP_NO_GAIN = 3,		/* another pass would find as much */
 	SMIG_STOP_MAX_PASSES = 4,
 	SMIG_STOP_ASKED = 5,		/* switch-now */
+	SMIG_STOP_OWED = 6,		/* the rest can be fetched afterwards */
+};
+
+/* What an owed-page connection is for.  On demand nothing that can wait is sent. */
+enum smig_wire_owed_role {
+	SMIG_OWED_DEMAND = 1,	/* FETCH, and what is sent because of it */
+	SMIG_OWED_PUSH = 2,	/* everything else, unasked */
+};
+
+/*
+ * OWED_HELLO: first frame of the clone on an owed-page connection.  A connection with
+ * the same role as an older one takes its place, and what the older one had sent
+ * and nobody had taken is to be sent again.
+ */
+struct smig_wire_owed_hello {
+	uint8_t epoch[SMIG_WIRE_ID_LEN];
+	uint8_t boot_nonce[SMIG_WIRE_ID_LEN];
+	uint32_t role;
+	uint32_t flags;
+};
+#define SMIG_WIRE_OWED_AFRESH 1u	/* count nothing as taken: pages are missing that were */
+
+/* OWED_READY: the answer; how the source goes about it, for the report. */
+struct smig_wire_owed_ready {
+	uint64_t owed_pages;
+	uint64_t sent_before;	/* of these, pages that a pass had sent */
+	uint64_t mean_run_x100;	/* owed pages side by side in one mapping, mean times 100 */
+	uint32_t speculation;	/* 1 << enum smig_wire_speculation ... */
+	uint32_t order;		/* enum smig_wire_push_order */
+};
+
+/* Which pages go along with one that is asked for. */
+enum smig_wire_speculation {
+	SMIG_SPECULATE_FILE_SINGLE = 0,	/* private copies of the same mapping of a file, beside it */
+	SMIG_SPECULATE_FILE_MULTI = 1,	/* the same part of the file in other mappings of it */
+	SMIG_SPECULATE_ANON_SINGLE = 2,	/* the same anonymous mapping, beside it */
+	SMIG_SPECULATE_ANON_MULTI = 3,	/* the process's other anonymous mappings, where it was last */
+	SMIG_SPECULATE_PPM = 4,		/* what followed such a step before */
+	SMIG_SPECULATE_NR
+};
+
+enum smig_wire_push_order {
+	SMIG_PUSH_SEQUENTIAL = 1,	/* by address */
+	SMIG_PUSH_OUTWARD = 2,		/* away from the latest faults, on both sides */
+};
+
+/* FETCH: this, then u64 pfns[count]: somebody waits for these. */
+struct smig_wire_fetch {
+	uint32_t count;
+	uint32_t flags;
+};
+#define SMIG_WIRE_FETCH_AGAIN 1u	/* send them whatever was sent: an answer may be lost */
+
+/*
+ * OWED_PAGES: this, then u64 pfns[count], then u64 zeros[zero_count], then count * 4096
+ * bytes.  count + zero_count is 1 to SMIG_WIRE_MAX_PAGES.
+ */
+struct smig_wire_owed_pages {
+	uint32_t count;
+	uint32_t zero_count;
+	uint32_t origin;	/* enum smig_wire_owed_origin */
+	uint32_t reserved;
+};
+enum smig_wire_owed_origin {
+	SMIG_OWED_ASKED = 1,
+	SMIG_OWED_SPECULATED = 2,
+	SMIG_OWED_PUSHED = 3,
+};
+
+/* OWED_TAKEN: so many OWED_PAGES frames of this connection are installed, all of them counted. */
+struct smig_wire_owed_taken {
+	uint64_t frames;
 };
 
 #endif /* SELFMIGRATE_WIRE_H */

@@ -24,7 +24,9 @@ bool clone_main(CloneStart& start) {
                          start.holds,
                          start.pulse,
                          start.outcome,
-                         start.report};
+                         start.report,
+                         start.tell_owing,
+                         start.owing};
     return run_clone(context);
 }
 

@@ -32,7 +32,10 @@ int show_move(const std::string& answer, bool json) {
         return 0;
     }
     std::printf("moving to %s, %s\n", text_of(numbers, "target").c_str(), text_of(numbers, "state").c_str());
-    if (numbers.value("pass", 0) != 0) std::printf("%s\n", progress_text(numbers).c_str());
+    if (const std::uint64_t left = numbers.value("owed_left_pages", std::uint64_t{0}); left != 0)
+        std::printf("the guest runs here; %.1f MiB of it are still owed\n", static_cast<double>(left) / 256);
+    else if (numbers.value("pass", 0) != 0)
+        std::printf("%s\n", progress_text(numbers).c_str());
     return 0;
 }
 

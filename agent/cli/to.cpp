@@ -43,6 +43,7 @@ void on_interrupt(int) {
 struct Arguments {
     std::string target;
     std::string mode = "precopy";
+    std::string speculate;
     std::string bandwidth = "0";
     std::string compress = "auto";
     std::string detect = "page-tables";
@@ -75,10 +76,20 @@ Result<void> complete(Arguments& arguments) {
         arguments.options.holds.push_back(hold.value());
     }
     TransferOptions& transfer = arguments.options.transfer;
-    transfer.precopy = arguments.mode == "precopy";
+    const auto mode = mode_named(arguments.mode);
+    if (!mode) return Error{Remedy::refused, "--mode " + arguments.mode + ": say " + mode_names()};
+    transfer.mode = *mode;
     transfer.hash = arguments.detect == "hash";
-    if (!transfer.precopy && (transfer.dry_run || transfer.verify || transfer.hash))
+    if (!traits_of(*mode).passes && (transfer.dry_run || transfer.verify || transfer.hash))
         return Error{Remedy::refused, "--dry-run, --verify and --detect are about passes: --mode precopy"};
+    if (!arguments.speculate.empty()) {
+        if (!traits_of(*mode).speculates)
+            return Error{Remedy::refused,
+                         "--speculate: " + arguments.mode + " does not; --mode hybrid or auto"};
+        auto rules = parse_speculation(arguments.speculate);
+        if (!rules) return rules.error().within("--speculate");
+        transfer.speculation = rules.value();
+    }
     if (transfer.dry_run && transfer.hash)
         return Error{Remedy::refused,
                      "--dry-run needs page tables to tell what is written: not with --detect hash"};
@@ -230,9 +241,19 @@ int to_command(int argc, const char* const* argv) {
         ->type_name("HOST[:PORT]");
     app.add_option("--mode", arguments.mode,
                    "precopy: memory travels while the guest runs, in passes, and only the rest while it is "
-                   "stopped; stop-copy: the guest is stopped while all of it travels")
-        ->check(CLI::IsMember({"precopy", "stop-copy"}))
+                   "stopped; hybrid: one pass, then the guest goes on over there and fetches what of its "
+                   "processes' memory it wrote meanwhile, with what it may want next; hybrid-ns: without "
+                   "the latter; postcopy: all of the processes' memory is fetched or pushed; postcopy-i: "
+                   "pushed from the latest faults outwards; auto: what the measurements suggest; stop-copy: "
+                   "the guest is stopped while all of it travels")
+        ->check(
+            CLI::IsMember({"precopy", "stop-copy", "hybrid", "hybrid-ns", "postcopy", "postcopy-i", "auto"}))
         ->capture_default_str();
+    app.add_option("--speculate", arguments.speculate,
+                   "which pages go along with one that is fetched: none, all, or some of file-single, "
+                   "file-multi, anon-single, anon-multi, ppm, each with :N (how often it must have fitted)")
+        ->type_name("LIST");
+    app.add_flag("--explain", arguments.options.transfer.explain, "say why --mode auto did what it did");
     TransferOptions& transfer = arguments.options.transfer;
     app.add_option("--max-passes", transfer.passes.max_passes,
                    "stop the guest after so many passes at the latest")

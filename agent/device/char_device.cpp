@@ -2,9 +2,12 @@
 #include "agent/device/char_device.hpp"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include <bit>
 #include <cerrno>
 #include <string>
 
@@ -98,7 +101,10 @@ public:
     Result<void> track(smig_track& track, std::uint32_t flags) override {
         return call(SMIG_IOC_TRACK, "TRACK", track, nullptr, flags);
     }
-    Result<void> pass(smig_pass& pass) override { return call(SMIG_IOC_PASS, "PASS", pass); }
+    Result<void> pass(smig_pass& pass, std::uint32_t flags) override {
+        return call(SMIG_IOC_PASS, "PASS", pass, nullptr, flags);
+    }
+    Result<void> owe(smig_owe& owe) override { return call(SMIG_IOC_OWE, "OWE", owe); }
     Result<void> capture(smig_capture& capture, std::uint32_t flags) override {
         return call(SMIG_IOC_CAPTURE, "CAPTURE", capture, &capture.failed_step, flags);
     }
@@ -114,6 +120,14 @@ public:
     Result<void> verify() override { return plain(SMIG_IOC_VERIFY, "VERIFY"); }
     Result<void> commit() override { return plain(SMIG_IOC_COMMIT, "COMMIT"); }
     Result<void> thaw() override { return plain(SMIG_IOC_THAW, "THAW"); }
+    Result<std::size_t> owed_list(std::uint64_t start, std::span<smig_owed_page> pages) override {
+        smig_owed_list list{};
+        list.start = start;
+        list.entries = std::bit_cast<std::uint64_t>(pages.data());
+        list.nr = static_cast<std::uint32_t>(pages.size());
+        if (auto told = call(SMIG_IOC_OWED_LIST, "OWED_LIST", list); !told) return told.error();
+        return std::size_t{list.nr_out};
+    }
 
     Result<void> land(smig_land& land) override { return call(SMIG_IOC_LAND, "LAND", land); }
     Result<void> vacant(smig_vacant& vacant) override { return call(SMIG_IOC_VACANT, "VACANT", vacant); }
@@ -128,6 +142,24 @@ public:
     Result<void> release(smig_release& release, std::uint32_t flags) override {
         return call(SMIG_IOC_RELEASE, "RELEASE", release, nullptr, flags);
     }
+    Result<void> install(smig_install& install, std::uint32_t flags) override {
+        return call(SMIG_IOC_INSTALL, "INSTALL", install, nullptr, flags);
+    }
+    Result<void> owed_status(smig_owed_status& status, std::uint32_t flags) override {
+        return call(SMIG_IOC_OWED_STATUS, "OWED_STATUS", status, nullptr, flags);
+    }
+    Result<std::size_t> read_faults(std::span<smig_fault> faults) override {
+        // Not before poll() says so: the file is opened to block, as its other users want it.
+        pollfd entry{fd_.get(), POLLIN, 0};
+        if (::poll(&entry, 1, 0) <= 0 || (entry.revents & POLLIN) == 0) return std::size_t{0};
+        const ssize_t got = ::read(fd_.get(), faults.data(), faults.size_bytes());
+        if (got >= 0) return static_cast<std::size_t>(got) / sizeof(smig_fault);
+        const int code = errno;
+        // When the last page has come there are no faults any more.
+        if (code == EAGAIN || code == EINTR || code == EBADFD) return std::size_t{0};
+        return failure("reading faults", code);
+    }
+    [[nodiscard]] int fault_fd() const override { return fd_.get(); }
 
 private:
     template <class Argument>

@@ -29,8 +29,10 @@ public:
 
     virtual Result<void> prepare(smig_prepare& prepare) = 0;
     virtual Result<void> track(smig_track& track, std::uint32_t flags) = 0;
-    virtual Result<void> pass(smig_pass& pass) = 0;
-    // Returns twice; see the header.  `flags`: 0 or SMIG_CAPTURE_VERIFY.
+    // `flags`: 0 or SMIG_PASS_NO_ANON.
+    virtual Result<void> pass(smig_pass& pass, std::uint32_t flags) = 0;
+    virtual Result<void> owe(smig_owe& owe) = 0;
+    // Returns twice; see the header.  `flags`: of SMIG_CAPTURE_VERIFY, SMIG_CAPTURE_OWE.
     virtual Result<void> capture(smig_capture& capture, std::uint32_t flags) = 0;
     virtual Result<void> read(smig_read& read) = 0;
     // Where READ puts pages when its `data` is 0: SMIG_BUFFER_PAGES pages, as long as the device lives.
@@ -38,6 +40,8 @@ public:
     virtual Result<void> verify() = 0;
     virtual Result<void> commit() = 0;
     virtual Result<void> thaw() = 0;
+    // Fills `pages` with the list from entry `start` on; how many there were.
+    virtual Result<std::size_t> owed_list(std::uint64_t start, std::span<smig_owed_page> pages) = 0;
 
     virtual Result<void> land(smig_land& land) = 0;
     virtual Result<void> vacant(smig_vacant& vacant) = 0;
@@ -49,6 +53,13 @@ public:
 
     // `flags`: 0 or SMIG_RELEASE_FENCES_ONLY.
     virtual Result<void> release(smig_release& release, std::uint32_t flags) = 0;
+    // `flags`: SMIG_INSTALL_*.
+    virtual Result<void> install(smig_install& install, std::uint32_t flags) = 0;
+    // `flags`: 0 or SMIG_OWED_REPEAT.
+    virtual Result<void> owed_status(smig_owed_status& status, std::uint32_t flags) = 0;
+    // What somebody waits for, without waiting for it; how many.  Readable when fault_fd() is.
+    virtual Result<std::size_t> read_faults(std::span<smig_fault> faults) = 0;
+    [[nodiscard]] virtual int fault_fd() const = 0;
 };
 
 using OpenDevice = std::function<Result<std::unique_ptr<Device>>()>;

@@ -16,8 +16,9 @@ constexpr const char* kSteps[] = {
 };
 static_assert(std::size(kSteps) == SMIG_STEP_NR);
 
-constexpr const char* kStates[] = {"?", "idle", "source", "captured", "given", "target", "landed", "clone"};
-static_assert(std::size(kStates) == SMIG_STATE_CLONE + 1);
+constexpr const char* kStates[] = {"?",      "idle",   "source", "captured", "given",
+                                   "target", "landed", "clone",  "owing"};
+static_assert(std::size(kStates) == SMIG_STATE_OWING + 1);
 
 }  // namespace
 

@@ -57,6 +57,16 @@ PageCount ImageBitmap::count() const {
     return total;
 }
 
+std::uint64_t ImageBitmap::runs() const {
+    std::uint64_t total = 0;
+    std::uint64_t before = 0;  // the top bit of the word before
+    for (const std::uint64_t word : words_) {
+        total += static_cast<std::uint64_t>(std::popcount(word & ~(word << 1 | before)));
+        before = word >> 63;
+    }
+    return total;
+}
+
 PageCount ImageBitmap::count_in(PfnRange range) const {
     PageCount total;
     each_word(range, [&](std::size_t index, std::uint64_t mask) {

@@ -34,6 +34,8 @@ public:
     // Whether every frame of the range is set.
     [[nodiscard]] bool test_all(PfnRange range) const;
     [[nodiscard]] PageCount count() const;
+    // Runs of set frames side by side.
+    [[nodiscard]] std::uint64_t runs() const;
     // Of a range within the top.
     [[nodiscard]] PageCount count_in(PfnRange range) const;
     // Bits at or beyond the top, which nobody may set.

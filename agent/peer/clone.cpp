@@ -13,6 +13,7 @@
 #include "agent/base/clock.hpp"
 #include "agent/base/random.hpp"
 #include "agent/peer/clone_machine.hpp"
+#include "agent/peer/owed_client.hpp"
 #include "agent/wire/codec.hpp"
 #include "agent/wire/connect.hpp"
 
@@ -36,11 +37,15 @@ void remark(MoveOutcome& outcome, const std::string& text) {
 class Clone {
 public:
     explicit Clone(CloneContext& context)
-        : context_(context), machine_(context.handover.epoch, context.handover.boot_nonce, CloneLimits{}) {}
+        : context_(context),
+          machine_(context.owing
+                       ? CloneMachine::adopt_owing(context.handover.epoch, context.handover.boot_nonce,
+                                                   CloneLimits{})
+                       : CloneMachine(context.handover.epoch, context.handover.boot_nonce, CloneLimits{})) {}
 
     bool run() {
-        take_on_identity();
-        wait(context_.holds.ms_in(SMIG_CLONE_FENCED));
+        if (!context_.owing) take_on_identity();
+        wait(context_.holds.ms_in(machine_.state()));
         feed(clone_event::Woke{});
         while (!machine_.over()) feed(next_event());
         return machine_.state() == SMIG_CLONE_RELEASED;
@@ -92,10 +97,17 @@ private:
                 return release();
             case CloneDo::announce:
                 (void)context_.announce(kAnnounceGapMs);
+                return {};
+            case CloneDo::report:
+                context_.outcome.verdict = Verdict::moved;
                 context_.report();
                 return {};
             case CloneDo::send_released:
-                return send_released();
+                return tell(SMIG_WIRE_RELEASED);
+            case CloneDo::send_drained:
+                return tell(SMIG_WIRE_DRAINED);
+            case CloneDo::fetch_owed:
+                return fetch_owed();
             case CloneDo::reset_machine:
                 context_.power.reset();
                 return {};
@@ -105,12 +117,16 @@ private:
         return {};
     }
 
-    CloneEvent connect() {
-        SocketAddress local;
-        SocketAddress remote;
+    void set_addresses(SocketAddress& local, SocketAddress& remote) const {
         local.length = to_sockaddr(context_.handover.stay, 0, local.storage, context_.stay_index);
         remote.length = to_sockaddr(context_.handover.source_stay, context_.handover.control_port,
                                     remote.storage, context_.stay_index);
+    }
+
+    CloneEvent connect() {
+        SocketAddress local;
+        SocketAddress remote;
+        set_addresses(local, remote);
         const std::int64_t timeout = ++attempts_ <= kQuickAttempts ? kFirstConnectMs : kConnectMs;
         auto fd = connect_from(local, remote, timeout, context_.pulse);
         if (!fd) return clone_event::ConnectFailed{};
@@ -129,13 +145,30 @@ private:
         return {};
     }
 
-    std::optional<CloneEvent> send_released() {
+    std::optional<CloneEvent> tell(smig_wire_type type) {
         if (!channel_) return clone_event::Lost{};
-        smig_wire_verdict released{};
-        std::ranges::copy(context_.handover.epoch, released.epoch);
-        std::ranges::copy(context_.handover.boot_nonce, released.boot_nonce);
-        if (!channel_->send(SMIG_WIRE_RELEASED, {encode(released)}, kSendStallMs)) return clone_event::Lost{};
+        smig_wire_verdict verdict{};
+        std::ranges::copy(context_.handover.epoch, verdict.epoch);
+        std::ranges::copy(context_.handover.boot_nonce, verdict.boot_nonce);
+        if (!channel_->send(type, {encode(verdict)}, kSendStallMs)) return clone_event::Lost{};
         return {};
+    }
+
+    CloneEvent fetch_owed() {
+        if (!context_.owing) wait(context_.holds.ms_in(SMIG_CLONE_OWING));
+        OwedPhase phase{context_.device,
+                        {},
+                        {},
+                        context_.handover.epoch,
+                        context_.handover.boot_nonce,
+                        context_.pulse,
+                        context_.outcome.owed,
+                        context_.tell_owing,
+                        [this] { (void)context_.announce(0); }};
+        set_addresses(phase.local, phase.remote);
+        OwedClient(phase).run();
+        context_.outcome.drained_ns = mono_ns();
+        return clone_event::Drained{};
     }
 
     CloneEvent release_failed(const Error& error) {
@@ -160,8 +193,9 @@ private:
         context_.outcome.released_ns = mono_ns();
         for (std::size_t i = 0; i < SMIG_STEP_SLOTS; ++i)
             if (release.clone_us[i] != 0) context_.outcome.clone_us[i] = release.clone_us[i];
-        context_.outcome.verdict = Verdict::moved;
-        return clone_event::Released{};
+        smig_status status{};
+        const bool owing = context_.device.status(status).ok() && status.state == SMIG_STATE_OWING;
+        return clone_event::Released{owing};
     }
 
     void wait(std::int64_t ms) {

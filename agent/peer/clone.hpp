@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The clone's part, carried out: takes on this VM's identity, asks the source for GO, releases the guest.
+// The clone's part, carried out: takes on this VM's identity, asks the source for GO, releases the guest,
+// fetches what is owed to it.
 //
 // Runs in the stop process (or in the supervisor that took over from it) after the second return of CAPTURE,
-// while every other task is frozen.  One thread, no log, no file.
+// until the release while every other task is frozen.  One thread, no log, no file.
 #pragma once
 
 #include <functional>
@@ -17,7 +18,7 @@
 namespace smig {
 
 struct CloneContext {
-    Device& device;  // the move's owner, in state CLONE
+    Device& device;  // the move's owner, in state CLONE, or OWING
     const Handover& handover;
     unsigned stay_index = 0;                        // interface of the stay address
     std::function<Result<void>()> take_on_network;  // MACs and addresses of this VM
@@ -27,7 +28,9 @@ struct CloneContext {
     const Holds& holds;
     Pulse pulse;
     MoveOutcome& outcome;          // filled on
-    std::function<void()> report;  // called once, when the guest runs; `device` may be gone afterwards
+    std::function<void()> report;  // called once, when all of the guest is here; `device` may be gone then
+    std::function<void(std::uint64_t left)> tell_owing;  // now and then in OWING; may be empty
+    bool owing = false;  // taken over in OWING: the guest runs here, the fences are open
 };
 
 // True: the guest runs here, and the source knows or cannot be told.  False: the source refused, and the

@@ -16,6 +16,14 @@ const Event* as(const CloneEvent& event) {
 
 }  // namespace
 
+CloneMachine CloneMachine::adopt_owing(const WireId& epoch, const WireId& boot_nonce,
+                                       const CloneLimits& limits) {
+    CloneMachine machine(epoch, boot_nonce, limits);
+    machine.state_ = SMIG_CLONE_OWING;
+    machine.owed_ = true;
+    return machine;
+}
+
 CloneActions CloneMachine::connect_now() {
     awaited_ = Awaited::connection;
     deadline_ms_ = kNever;
@@ -32,18 +40,27 @@ CloneActions CloneMachine::pause(std::int64_t now_ms) {
 CloneActions CloneMachine::on(const CloneEvent& event, std::int64_t now_ms) {
     if (over_) return {};
     if (as<DeadlinePassed>(event) != nullptr && now_ms < deadline_ms_) return {};
-    return state_ == SMIG_CLONE_FENCED ? on_fenced(event, now_ms) : on_released(event, now_ms);
+    if (state_ == SMIG_CLONE_FENCED) return on_fenced(event, now_ms);
+    return state_ == SMIG_CLONE_OWING ? on_owing(event) : on_released(event, now_ms);
 }
 
 CloneActions CloneMachine::on_fenced(const CloneEvent& event, std::int64_t now_ms) {
     if (awaited_ == Awaited::release || awaited_ == Awaited::release_again) {
         // GO has been heard; whatever else is said now does not matter.
-        if (as<clone_event::Released>(event) != nullptr) {
+        if (const auto* released = as<clone_event::Released>(event)) {
+            if (released->owing) {
+                state_ = SMIG_CLONE_OWING;
+                awaited_ = Awaited::owed;
+                deadline_ms_ = kNever;
+                owed_ = true;
+                // Faults come at once: whatever can wait is done by whoever fetches.
+                return {CloneDo::send_released, CloneDo::fetch_owed};
+            }
             state_ = SMIG_CLONE_RELEASED;
             awaited_ = Awaited::acknowledgement;
             deadline_ms_ = now_ms + limits_.acknowledge;
             pause_ms_ = limits_.first_pause;
-            return {CloneDo::announce, CloneDo::send_released};
+            return {CloneDo::announce, CloneDo::report, CloneDo::send_released};
         }
         if (as<ReleaseFailed>(event) != nullptr) {
             awaited_ = Awaited::release_again;
@@ -80,6 +97,18 @@ CloneActions CloneMachine::on_fenced(const CloneEvent& event, std::int64_t now_m
     return pause(now_ms);
 }
 
+CloneActions CloneMachine::on_owing(const CloneEvent& event) {
+    if (as<Woke>(event) != nullptr && awaited_ == Awaited::nothing) {
+        awaited_ = Awaited::owed;
+        return {CloneDo::fetch_owed};
+    }
+    if (as<Drained>(event) == nullptr) return {};
+    state_ = SMIG_CLONE_RELEASED;
+    pause_ms_ = limits_.first_pause;
+    awaited_ = Awaited::connection;
+    return {CloneDo::report, CloneDo::disconnect, CloneDo::connect};
+}
+
 CloneActions CloneMachine::give_up_telling(std::int64_t now_ms) {
     if (++attempts_told_ < limits_.tell_attempts) return pause(now_ms);
     over_ = true;
@@ -111,7 +140,7 @@ CloneActions CloneMachine::on_released(const CloneEvent& event, std::int64_t now
             if (const auto* go = as<Go>(event); go != nullptr && ours(go->epoch, go->boot_nonce)) {
                 awaited_ = Awaited::acknowledgement;
                 deadline_ms_ = now_ms + limits_.acknowledge;
-                return {CloneDo::send_released};
+                return {owed_ ? CloneDo::send_drained : CloneDo::send_released};
             }
             return give_up_telling(now_ms);
         default:

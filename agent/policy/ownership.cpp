@@ -23,6 +23,7 @@ constexpr Row kRows[] = {
     {SMIG_SOURCE_AWAITING_READY, "source-awaiting-ready", Side::source, Owner::source},
     {SMIG_SOURCE_AWAITING_ALIVE, "source-awaiting-alive", Side::source, Owner::source},
     {SMIG_SOURCE_GIVEN, "source-given", Side::source, Owner::clone},
+    {SMIG_SOURCE_OWING, "source-owing", Side::source, Owner::clone},
     {SMIG_SOURCE_FINISHED, "source-finished", Side::source, Owner::clone},
     {SMIG_SOURCE_ROLLED_BACK, "source-rolled-back", Side::source, Owner::source},
     {SMIG_TARGET_LISTENING, "target-listening", Side::target, Owner::source},
@@ -33,6 +34,7 @@ constexpr Row kRows[] = {
     {SMIG_TARGET_JUMPING, "target-jumping", Side::target, Owner::source},
     {SMIG_TARGET_GONE_BACK, "target-gone-back", Side::target, Owner::source},
     {SMIG_CLONE_FENCED, "clone-fenced", Side::clone, Owner::source},
+    {SMIG_CLONE_OWING, "clone-owing", Side::clone, Owner::clone},
     {SMIG_CLONE_RELEASED, "clone-released", Side::clone, Owner::clone},
     {SMIG_CLONE_REFUSED, "clone-refused", Side::clone, Owner::source},
 };

@@ -74,6 +74,8 @@ const char* stop_reason_name(std::uint64_t reason) {
             return "max-passes";
         case SMIG_STOP_ASKED:
             return "asked";
+        case SMIG_STOP_OWED:
+            return "owed";
         default:
             return "none";
     }

@@ -15,13 +15,24 @@
 
 namespace smig {
 
+// The owed phase, as the clone saw it.
+struct OwedTally {
+    smig_owed_status status = {};
+    smig_wire_owed_ready source = {};  // how the source went about it
+    std::uint64_t arrived[4] = {};     // pages by enum smig_wire_owed_origin
+    std::uint64_t arrived_again = 0;   // that were not missing any more
+    std::uint64_t bytes = 0;           // of OWED_PAGES frames, headers included
+    std::uint64_t reconnections = 0;
+};
+
 enum class Verdict : std::uint32_t { moved = 1, rolled_back, refused, forecast };
 
 struct MoveOutcome {
     Verdict verdict = Verdict::rolled_back;
     std::uint32_t reserved = 0;
-    char reason[1024] = {};  // why it was not moved, for a person
-    char remarks[512] = {};  // what failed without ending the move; empty: nothing
+    char reason[1024] = {};      // why it was not moved, for a person
+    char remarks[512] = {};      // what failed without ending the move; empty: nothing
+    char explanation[448] = {};  // why automatic did what it did
 
     std::uint64_t placed_direct = 0;
     std::uint64_t placed_copied = 0;
@@ -40,6 +51,8 @@ struct MoveOutcome {
     std::uint64_t fence_open_ns = 0;
     std::uint64_t announced_ns = 0;
     std::uint64_t released_ns = 0;  // all tasks run
+    std::uint64_t drained_ns = 0;   // nothing is owed any more; 0: nothing was
+    OwedTally owed = {};
     std::uint8_t drawn[SMIG_WIRE_ID_LEN] = {};
 };
 static_assert(std::is_trivially_copyable_v<MoveOutcome>);
@@ -69,6 +82,8 @@ inline void note_source(smig_wire_go& sent, const smig_capture& capture) {
     sent.verified_pages = capture.verified_pages;
     sent.find_kernel_us = capture.find_kernel_us;
     sent.find_user_us = capture.find_user_us;
+    sent.owed_pages = capture.owed_pages;
+    sent.owe_us = capture.owe_us;
 }
 
 // What CAPTURE said when it returned in the clone.

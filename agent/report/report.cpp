@@ -11,6 +11,7 @@
 #include "agent/device/device.hpp"
 #include "agent/page/pfn.hpp"
 #include "agent/policy/passes.hpp"
+#include "agent/report/owed_report.hpp"
 
 namespace smig {
 
@@ -66,6 +67,12 @@ Json phases(const MoveOutcome& outcome) {
                      {"announce", between_ms(outcome.fence_open_ns, outcome.announced_ns)},
                      {"thaw", between_ms(outcome.announced_ns, outcome.released_ns)}};
     return out;
+}
+
+// When nothing was owed to the guest any more, or the attempt was over.
+std::uint64_t ended_ns(const MoveFacts& facts, const MoveOutcome& outcome) {
+    if (outcome.drained_ns != 0) return outcome.drained_ns;
+    return outcome.released_ns != 0 ? outcome.released_ns : facts.finished_ns;
 }
 
 std::uint64_t pages_in_use(const MoveOutcome& outcome) {
@@ -146,11 +153,10 @@ std::string report_json(const MoveFacts& facts, const MoveOutcome& outcome) {
         add_forecast(out, outcome.forecast);
         return out.dump();
     }
-    out["total_ms"] =
-        between_ms(facts.started_ns, outcome.released_ns != 0 ? outcome.released_ns : facts.finished_ns);
+    out["total_ms"] = between_ms(facts.started_ns, ended_ns(facts, outcome));
     out["stop_ms"] = between_ms(outcome.stop_begun_ns, outcome.released_ns);
     const smig_wire_go& sent = outcome.sent;
-    out["bytes_payload"] = sent.pass_payload_bytes + sent.payload_bytes;
+    out["bytes_payload"] = sent.pass_payload_bytes + sent.payload_bytes + outcome.owed.bytes;
     out["passes"] = sent.passes;
     out["stop_reason"] = stop_reason_name(sent.stop_reason);
     out["pass_ms"] = rounded_ms(static_cast<double>(sent.pass_ns) / 1e6);
@@ -177,6 +183,8 @@ std::string report_json(const MoveFacts& facts, const MoveOutcome& outcome) {
     out["shadow_used"] = outcome.sent.shadow_used;
     out["placed_direct"] = outcome.placed_direct;
     out["placed_copied"] = outcome.placed_copied;
+    add_owed(out, outcome);
+    if (outcome.explanation[0] != 0) out["explanation"] = outcome.explanation;
     out["stop_phases_ms"] = phases(outcome);
     if (outcome.verdict != Verdict::moved) out["reason"] = outcome.reason;
     if (outcome.remarks[0] != 0) out["remarks"] = outcome.remarks;
@@ -193,7 +201,8 @@ std::string report_text(const MoveFacts& facts, const MoveOutcome& outcome) {
     const Json ms = phases(outcome);
     std::string text = fmt::format("moved to {}: stopped for {:.0f} ms, {:.2f} s in all\n", facts.target,
                                    between_ms(outcome.stop_begun_ns, outcome.released_ns),
-                                   between_ms(facts.started_ns, outcome.released_ns) / 1000.0);
+                                   between_ms(facts.started_ns, ended_ns(facts, outcome)) / 1000.0);
+    if (facts.explain && outcome.explanation[0] != 0) text += fmt::format("why: {}\n", outcome.explanation);
     text += fmt::format("  kernel {}, {} vCPU{}, {} MiB\n", facts.kernel, facts.vcpus,
                         facts.vcpus == 1 ? "" : "s", facts.memory_mib);
     text += "pages (MiB):\n ";
@@ -216,6 +225,7 @@ std::string report_text(const MoveFacts& facts, const MoveOutcome& outcome) {
     if (sent.verified_pages > 0)
         text += fmt::format("verified: {} pages believed unchanged, {} of them had changed\n",
                             sent.verified_pages, sent.missed_pages);
+    text += owed_text(outcome);
     text += "the stop (ms):\n";
     for (const auto& [name, values] : ms.items()) text += step_line(name.c_str(), values);
     if (outcome.remarks[0] != 0) text += fmt::format("remarks: {}\n", outcome.remarks);

@@ -12,7 +12,8 @@ namespace smig {
 
 // What the agent knows besides the outcome.
 struct MoveFacts {
-    std::string mode;  // "precopy" or "stop-copy"
+    std::string mode;      // "precopy", ...
+    bool explain = false;  // the text says why automatic did what it did
     std::string kernel;
     std::uint32_t vcpus = 0;
     std::uint64_t memory_mib = 0;

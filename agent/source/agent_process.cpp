@@ -125,7 +125,7 @@ private:
         }
         if (asks("switch_now")) {
             if (options_.transfer.dry_run) return {{"error", "this is a dry run: it moves nothing"}};
-            if (!options_.transfer.precopy || state > SMIG_SOURCE_PASSING)
+            if (!traits_of(options_.transfer.mode).passes || state > SMIG_SOURCE_PASSING)
                 return {{"error", "no passes are under way: the guest is stopped as soon as can be"}};
             shared_->switch_asked = true;
             return {{"ok", true}};
@@ -147,7 +147,8 @@ private:
                 {"sent_bytes", progress.sent_bytes.load()},
                 {"bytes_per_s", progress.bytes_per_s.load()},
                 {"dirty_pages_per_s", progress.dirty_pages_per_s.load()},
-                {"expected_stop_ms", progress.expected_stop_ms.load()}};
+                {"expected_stop_ms", progress.expected_stop_ms.load()},
+                {"owed_left_pages", shared_->owed_left.load()}};
     }
 
     asio::awaitable<void> tell_progress() {
@@ -193,9 +194,9 @@ private:
             outcome.verdict = Verdict::refused;
             put_text(outcome.reason, prepared.error().text);
         } else if (auto forked = co_await check_and_fork(outcome); forked) {
-            progress(options_.transfer.dry_run   ? "sending for a few seconds, to measure"
-                     : options_.transfer.precopy ? "sending memory while the guest runs"
-                                                 : "stopping the guest");
+            progress(options_.transfer.dry_run                  ? "sending for a few seconds, to measure"
+                     : traits_of(options_.transfer.mode).passes ? "sending memory while the guest runs"
+                                                                : "stopping the guest");
             co_await await_outcome(std::move(forked), outcome);
         }
         facts_.finished_ns = mono_ns();
@@ -214,7 +215,8 @@ private:
         facts_.epoch = shared_->epoch;
         facts_.started_ns = options_.started_ns;
         facts_.target = options_.target;
-        facts_.mode = options_.transfer.precopy ? "precopy" : "stop-copy";
+        facts_.mode = traits_of(options_.transfer.mode).name;
+        facts_.explain = options_.transfer.explain;
         if (!options_.order_socket.empty()) {
             auto listening = OrderSocket::listen(options_.order_socket);
             if (!listening) return listening.error();

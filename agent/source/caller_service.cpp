@@ -36,6 +36,10 @@ bool CallerService::perform(const SourceAction& action, const SourceMachine& mac
         case SourceDo::answer_wait:
             port_.answer(action.caller, SMIG_WIRE_WAIT, encode(verdict));
             return true;
+        case SourceDo::serve_owed:
+            if (auto channel = port_.take(action.caller))
+                owed_.serve(action.role, action.afresh, std::move(*channel));
+            return true;
         case SourceDo::end_caller:
             port_.end(action.caller);
             return true;

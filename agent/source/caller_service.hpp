@@ -8,14 +8,15 @@
 #include "agent/base/power.hpp"
 #include "agent/source/control_port.hpp"
 #include "agent/source/machine.hpp"
+#include "agent/source/owed_server.hpp"
 #include "agent/source/shared_state.hpp"
 
 namespace smig {
 
 class CallerService {
 public:
-    CallerService(ControlPort& port, SharedState& shared, Power& power, bool keep_source)
-        : port_(port), shared_(shared), power_(power), keep_source_(keep_source) {}
+    CallerService(ControlPort& port, SharedState& shared, Power& power, bool keep_source, OwedServer& owed)
+        : port_(port), shared_(shared), power_(power), keep_source_(keep_source), owed_(owed) {}
 
     // True: it was an answer to a caller, or the retirement, and is done.
     bool perform(const SourceAction& action, const SourceMachine& machine);
@@ -25,6 +26,7 @@ private:
     SharedState& shared_;
     Power& power_;
     bool keep_source_;
+    OwedServer& owed_;
 };
 
 }  // namespace smig

@@ -16,13 +16,15 @@
 namespace smig {
 
 struct CloneStart {
-    Device& device;             // the move's owner, in state CLONE
+    Device& device;             // the move's owner, in state CLONE, or OWING
     std::string_view handover;  // as the target wrote it
     const NetworkPlan& plan;
     const Holds& holds;
     Pulse pulse;
     MoveOutcome& outcome;
     std::function<void()> report;  // closes the device and hands the outcome to the agent, once
+    std::function<void(std::uint64_t left)> tell_owing;  // the guest runs, and so many pages are owed to it
+    bool owing = false;  // a supervisor took over while pages are owed: the guest runs already
 };
 
 // True: the guest runs here.  False: it must not, and this VM should have been reset.

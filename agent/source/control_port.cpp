@@ -8,6 +8,7 @@
 
 #include "agent/base/clock.hpp"
 #include "agent/wire/codec.hpp"
+#include "agent/wire/owed_codec.hpp"
 
 namespace smig {
 
@@ -55,6 +56,20 @@ bool ControlPort::receive(Caller& caller, std::vector<SourceEvent>& events) {
             if (!released) return false;
             events.push_back(source_event::Released{caller.number, std::to_array(released.value().epoch),
                                                     std::to_array(released.value().boot_nonce)});
+        } else if (frame.value().type == SMIG_WIRE_DRAINED) {
+            auto drained = decode_verdict(frame.value().payload);
+            if (!drained) return false;
+            events.push_back(source_event::Drained{caller.number, std::to_array(drained.value().epoch),
+                                                   std::to_array(drained.value().boot_nonce)});
+        } else if (frame.value().type == SMIG_WIRE_OWED_HELLO) {
+            auto hello = decode_owed_hello(frame.value().payload);
+            if (!hello) return false;
+            events.push_back(source_event::OwedCalled{caller.number, std::to_array(hello.value().epoch),
+                                                      std::to_array(hello.value().boot_nonce),
+                                                      static_cast<smig_wire_owed_role>(hello.value().role),
+                                                      hello.value().flags == SMIG_WIRE_OWED_AFRESH});
+            // What follows is for whoever takes this connection.
+            return true;
         } else {
             return false;
         }
@@ -77,6 +92,14 @@ void ControlPort::answer(int caller, smig_wire_type type, ByteView payload) {
     Caller* known = find(caller);
     if (known != nullptr && !known->channel.send(type, {payload}, kAnswerMs))
         std::erase_if(callers_, [&](const Caller& one) { return one.number == caller; });
+}
+
+std::optional<Channel> ControlPort::take(int caller) {
+    Caller* known = find(caller);
+    if (known == nullptr) return {};
+    std::optional<Channel> channel(std::move(known->channel));
+    std::erase_if(callers_, [&](const Caller& one) { return one.number == caller; });
+    return channel;
 }
 
 void ControlPort::end(int caller) {

@@ -22,10 +22,12 @@ public:
 
     // What to poll for.
     void add_to(std::vector<pollfd>& entries) const;
-    // Accepts and receives whatever is there, without waiting.  Alive and Released only.
+    // Accepts and receives whatever is there, without waiting.  Alive, Released, OwedCalled and Drained only.
     [[nodiscard]] std::vector<SourceEvent> service();
     // Best effort; a caller that does not take it is dropped.
     void answer(int caller, smig_wire_type type, ByteView payload);
+    // Its connection, which is this port's no more; none if it was dropped.
+    [[nodiscard]] std::optional<Channel> take(int caller);
     // Closes in order: the caller reads the end of the stream.
     void end(int caller);
 

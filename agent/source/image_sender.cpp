@@ -54,7 +54,8 @@ ImageSender::ImageSender(Device& device, FrameSink& sink, Compress compress)
 
 ImageSender::~ImageSender() = default;
 
-Result<void> ImageSender::get_ready() {
+Result<void> ImageSender::get_ready(Pfn top) {
+    sent_ = repeated_ = ImageBitmap(top);
     auto mapped = device_.map_buffer();
     if (!mapped) return mapped.error();
     data_ = mapped.value();
@@ -106,6 +107,7 @@ Result<void> ImageSender::send_batch(const ImageBitmap& frames, Pfn& next) {
         switch (buffers_->status[i]) {
             case SMIG_PAGE_DATA:
                 put_le(buffers_->wire_pfns.data() + std::size_t{8} * with_data++, buffers_->pfns[i]);
+                note_sent(Pfn{buffers_->pfns[i]});
                 break;
             case SMIG_PAGE_ZERO:
                 if (auto added = add_zero(buffers_->pfns[i]); !added) return added;
@@ -126,6 +128,14 @@ Result<void> ImageSender::send_batch(const ImageBitmap& frames, Pfn& next) {
     if (with_data > 0)
         if (auto sent = send_pages(with_data); !sent) return sent;
     return next < frames.top() ? Result<void>{} : flush();
+}
+
+void ImageSender::note_sent(Pfn pfn) {
+    if (sent_.test(pfn) && !repeated_.test(pfn)) {
+        repeated_.set(pfn);
+        ++repeated_pages_;
+    }
+    sent_.set(pfn);
 }
 
 Result<void> ImageSender::send_pages(std::uint32_t count) {

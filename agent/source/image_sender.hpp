@@ -52,8 +52,8 @@ public:
 
     // Errors are the device's or the sink's.
 
-    // Maps the module's buffer.  Before anything else.
-    Result<void> get_ready();
+    // Maps the module's buffer.  Before anything else.  `top`: frames are below it.
+    Result<void> get_ready(Pfn top);
     Result<void> send_vacant(const ImageBitmap& vacant) { return send_bitmap(SMIG_WIRE_VACANT, vacant); }
     Result<void> send_head(const smig_image_header& header, const ImageBitmap& image);
     // The first frames of `frames` from `next` on, which is moved behind them; it is frames.top() at the end,
@@ -67,6 +67,9 @@ public:
         return {counts_.data_pages, counts_.zero_pages, digest_};
     }
     [[nodiscard]] const SentCounts& counts() const { return counts_; }
+    // Frames whose contents were sent at some time, and how many of them more than once.
+    [[nodiscard]] const ImageBitmap& sent() const { return sent_; }
+    [[nodiscard]] std::uint64_t repeated_pages() const { return repeated_pages_; }
     [[nodiscard]] double bytes_per_s() const { return rate_.bytes_per_s(); }
     [[nodiscard]] CompressionPolicy& compression() { return compression_; }
 
@@ -76,6 +79,7 @@ private:
     Result<void> send_bitmap(smig_wire_type type, const ImageBitmap& bitmap);
     Result<void> send_pages(std::uint32_t count);
     Result<void> add_zero(std::uint64_t pfn);
+    void note_sent(Pfn pfn);
 
     Device& device_;
     FrameSink& sink_;
@@ -85,6 +89,9 @@ private:
     CompressionPolicy compression_;
     RateMeter rate_;
     std::vector<smig_wire_range> zeros_;
+    ImageBitmap sent_;
+    ImageBitmap repeated_;
+    std::uint64_t repeated_pages_ = 0;
     SentCounts counts_;
     std::uint64_t digest_ = 0;
 };

@@ -16,11 +16,13 @@ const Event* as(const SourceEvent& event) {
 
 using namespace source_event;
 
-SourceMachine SourceMachine::adopt(smig_session_state state, const WireId& epoch, const WireId& boot_nonce) {
+SourceMachine SourceMachine::adopt(smig_session_state state, const WireId& epoch, const WireId& boot_nonce,
+                                   bool owes) {
     SMIG_CHECK(state == SMIG_SOURCE_GIVEN || state == SMIG_SOURCE_ROLLED_BACK);
     SourceMachine machine(epoch, SourceLimits{});
     machine.state_ = state;
     machine.boot_nonce_ = boot_nonce;
+    machine.owes_ = owes;
     return machine;
 }
 
@@ -50,6 +52,8 @@ SourceActions SourceMachine::on(const SourceEvent& event, std::int64_t now_ms) {
     if (const auto* alive = as<Alive>(event))
         return on_caller(alive->caller, alive->epoch, alive->boot_nonce);
     if (const auto* released = as<Released>(event)) return on_released(*released);
+    if (const auto* called = as<OwedCalled>(event)) return on_owed_called(*called);
+    if (const auto* drained = as<Drained>(event)) return on_drained(*drained);
     if (!before_commit()) {
         // Given up while CAPTURE was under way: its success comes too late.
         if (state_ == SMIG_SOURCE_ROLLED_BACK && as<Stopped>(event) != nullptr)
@@ -113,8 +117,10 @@ SourceActions SourceMachine::on_progress(const SourceEvent& event, std::int64_t 
         if (prepared != nullptr || done != nullptr)
             return enter(SMIG_SOURCE_STOPPING, kNever, SourceDo::stop);
     }
-    if (as<Stopped>(event) != nullptr && state_ == SMIG_SOURCE_STOPPING)
+    if (const auto* stopped = as<Stopped>(event); stopped != nullptr && state_ == SMIG_SOURCE_STOPPING) {
+        owes_ = stopped->owes;
         return enter(SMIG_SOURCE_SENDING, kNever, SourceDo::send_image);
+    }
     if (const auto* failed = as<StopFailed>(event); failed != nullptr && state_ == SMIG_SOURCE_STOPPING)
         return roll_back(SMIG_REASON_DEVICE, failed->text);
     if (const auto* sent = as<ImageSent>(event); sent != nullptr && state_ == SMIG_SOURCE_SENDING) {
@@ -148,7 +154,7 @@ SourceActions SourceMachine::on_progress(const SourceEvent& event, std::int64_t 
 }
 
 SourceActions SourceMachine::on_caller(int caller, const WireId& epoch, const WireId& boot_nonce) {
-    if (epoch != epoch_ || boot_nonce != boot_nonce_) return {{SourceDo::answer_void, caller}};
+    if (!ours(epoch, boot_nonce)) return {{SourceDo::answer_void, caller}};
     switch (state_) {
         case SMIG_SOURCE_AWAITING_ALIVE:
             if (committing_) return {{SourceDo::answer_wait, caller}};
@@ -156,6 +162,7 @@ SourceActions SourceMachine::on_caller(int caller, const WireId& epoch, const Wi
             committed_for_ = caller;
             return {{SourceDo::commit}};
         case SMIG_SOURCE_GIVEN:
+        case SMIG_SOURCE_OWING:
         case SMIG_SOURCE_FINISHED:
             return {{SourceDo::answer_go, caller}};
         case SMIG_SOURCE_ROLLED_BACK:
@@ -165,12 +172,36 @@ SourceActions SourceMachine::on_caller(int caller, const WireId& epoch, const Wi
     }
 }
 
-SourceActions SourceMachine::on_released(const Released& event) {
-    if (event.epoch != epoch_ || event.boot_nonce != boot_nonce_) return {};
-    if (state_ == SMIG_SOURCE_FINISHED) return {{SourceDo::end_caller, event.caller}};
-    if (state_ != SMIG_SOURCE_GIVEN) return {};
+SourceActions SourceMachine::finish(int caller) {
     state_ = SMIG_SOURCE_FINISHED;
-    return {{SourceDo::end_caller, event.caller}, {SourceDo::retire}};
+    return {{SourceDo::end_caller, caller}, {SourceDo::retire}};
+}
+
+SourceActions SourceMachine::on_released(const Released& event) {
+    if (!ours(event.epoch, event.boot_nonce)) return {};
+    if (state_ == SMIG_SOURCE_FINISHED || state_ == SMIG_SOURCE_OWING)
+        return {{SourceDo::end_caller, event.caller}};
+    if (state_ != SMIG_SOURCE_GIVEN) return {};
+    if (!owes_) return finish(event.caller);
+    state_ = SMIG_SOURCE_OWING;
+    return {{SourceDo::end_caller, event.caller}};
+}
+
+// Only a clone that has released asks for owed pages, so that its call is as good as RELEASED.
+SourceActions SourceMachine::on_owed_called(const OwedCalled& event) {
+    if (!ours(event.epoch, event.boot_nonce)) return {{SourceDo::answer_void, event.caller}};
+    if (state_ == SMIG_SOURCE_ROLLED_BACK) return {{SourceDo::answer_void, event.caller}};
+    if (before_commit()) return {{SourceDo::answer_wait, event.caller}};
+    if (!owes_ || state_ == SMIG_SOURCE_FINISHED) return {{SourceDo::end_caller, event.caller}};
+    state_ = SMIG_SOURCE_OWING;
+    return {{SourceDo::serve_owed, event.caller, event.role, event.afresh}};
+}
+
+SourceActions SourceMachine::on_drained(const Drained& event) {
+    if (!ours(event.epoch, event.boot_nonce)) return {};
+    if (state_ == SMIG_SOURCE_FINISHED) return {{SourceDo::end_caller, event.caller}};
+    if (!owes_ || (state_ != SMIG_SOURCE_GIVEN && state_ != SMIG_SOURCE_OWING)) return {};
+    return finish(event.caller);
 }
 
 }  // namespace smig

@@ -3,7 +3,8 @@
 // a table.
 //
 // Invariant: the state becomes GIVEN by the event `committed` alone, that event is taken in AWAITING_ALIVE
-// alone, and GO is never among the actions before.  From GIVEN no event leads back.
+// alone, and GO is never among the actions before.  From GIVEN no event leads back.  While pages are owed
+// nothing but DRAINED retires the source.
 //
 // The agent process drives it in CHECKING, the stop process from LANDING on (a fork copies it as it is), and
 // the supervisor drives one made by adopt() when the stop process has died.
@@ -40,7 +41,9 @@ struct Prepared {
 struct PassDone {
     bool again = false;
 };  // every page of it is on its way
-struct Stopped {};  // CAPTURE returned on the source
+struct Stopped {
+    bool owes = false;  // pages of the guest stay here when it is given
+};  // CAPTURE returned on the source
 struct StopFailed {
     std::string text;
 };  // and undid everything
@@ -72,20 +75,31 @@ struct Released {
     WireId epoch{};
     WireId boot_nonce{};
 };
+struct OwedCalled {
+    int caller = 0;
+    WireId epoch{};
+    WireId boot_nonce{};
+    smig_wire_owed_role role{};
+    bool afresh = false;
+};  // OWED_HELLO: the clone runs the guest and wants its pages
+struct Drained {
+    int caller = 0;
+    WireId epoch{};
+    WireId boot_nonce{};
+};
 struct Committed {};
 struct CommitFailed {
     std::string text;
 };
 }  // namespace source_event
 
-using SourceEvent =
-    std::variant<source_event::Start, source_event::Welcomed, source_event::Accepted, source_event::Refused,
-                 source_event::ClocksSampled, source_event::CancelAsked, source_event::Landed,
-                 source_event::Prepared, source_event::PassDone, source_event::Stopped,
-                 source_event::StopFailed, source_event::ImageSent, source_event::Ready,
-                 source_event::PeerFailed, source_event::Lost, source_event::Broken,
-                 source_event::DeadlinePassed, source_event::Alive, source_event::Released,
-                 source_event::Committed, source_event::CommitFailed>;
+using SourceEvent = std::variant<
+    source_event::Start, source_event::Welcomed, source_event::Accepted, source_event::Refused,
+    source_event::ClocksSampled, source_event::CancelAsked, source_event::Landed, source_event::Prepared,
+    source_event::PassDone, source_event::Stopped, source_event::StopFailed, source_event::ImageSent,
+    source_event::Ready, source_event::PeerFailed, source_event::Lost, source_event::Broken,
+    source_event::DeadlinePassed, source_event::Alive, source_event::Released, source_event::OwedCalled,
+    source_event::Drained, source_event::Committed, source_event::CommitFailed>;
 
 enum class SourceDo {
     send_hello,     // -> Welcomed
@@ -101,7 +115,8 @@ enum class SourceDo {
     answer_go,  // to `caller`
     answer_void,
     answer_wait,
-    end_caller,   // RELEASED was heard: close its connection in order
+    serve_owed,   // OWED_READY; from here on its connection is for owed pages
+    end_caller,   // RELEASED or DRAINED was heard: close its connection in order
     undo_stop,    // the guest runs here again
     tell_peer,    // ABORT with reason() and text(), best effort; close the connection
     report_back,  // to the agent: rolled back or refused
@@ -111,6 +126,8 @@ enum class SourceDo {
 struct SourceAction {
     SourceDo what{};
     int caller = 0;
+    smig_wire_owed_role role{};  // of serve_owed
+    bool afresh = false;
 };
 using SourceActions = std::vector<SourceAction>;
 
@@ -127,8 +144,10 @@ class SourceMachine {
 public:
     SourceMachine(const WireId& epoch, const SourceLimits& limits) : limits_(limits), epoch_(epoch) {}
 
-    // What a supervisor goes on with: `state` is GIVEN or ROLLED_BACK, as the module says.
-    static SourceMachine adopt(smig_session_state state, const WireId& epoch, const WireId& boot_nonce);
+    // What a supervisor goes on with: `state` is GIVEN or ROLLED_BACK, as the module says.  `owes`: pages
+    // were owed at the capture.
+    static SourceMachine adopt(smig_session_state state, const WireId& epoch, const WireId& boot_nonce,
+                               bool owes = false);
 
     [[nodiscard]] SourceActions on(const SourceEvent& event, std::int64_t now_ms);
 
@@ -150,10 +169,16 @@ private:
     SourceActions roll_back(smig_wire_reason reason, std::string_view text);
     SourceActions on_caller(int caller, const WireId& epoch, const WireId& boot_nonce);
     SourceActions on_released(const source_event::Released& event);
+    SourceActions on_owed_called(const source_event::OwedCalled& event);
+    SourceActions on_drained(const source_event::Drained& event);
+    SourceActions finish(int caller);
     SourceActions on_checking(const SourceEvent& event, std::int64_t now_ms);
     SourceActions on_progress(const SourceEvent& event, std::int64_t now_ms);
     [[nodiscard]] bool before_commit() const {
         return owner_of(state_) == Owner::source && state_ != SMIG_SOURCE_ROLLED_BACK;
+    }
+    [[nodiscard]] bool ours(const WireId& epoch, const WireId& boot_nonce) const {
+        return epoch == epoch_ && boot_nonce == boot_nonce_;
     }
 
     SourceLimits limits_;
@@ -163,6 +188,7 @@ private:
     Awaited awaited_ = Awaited::nothing;
     std::int64_t deadline_ms_ = kNever;
     smig_wire_image_end sent_{};
+    bool owes_ = false;
     bool committing_ = false;
     int committed_for_ = 0;  // the caller that is told GO first
     bool refused_ = false;

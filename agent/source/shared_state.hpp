@@ -3,7 +3,7 @@
 //
 // On the clone it holds what stood there at some moment after the capture, for the source goes on writing
 // while the image travels.  So the clone's side takes nothing from it but `epoch`, `boot_nonce` (never
-// change) and `handover` (written there).
+// change), `handover` and `owed_left` (written there).
 #pragma once
 
 #include <sys/mman.h>
@@ -40,8 +40,10 @@ struct SharedState {
     std::atomic<bool> cancel_asked{false};
     std::atomic<bool> switch_asked{false};  // no further pass
     PassProgress progress;
-    std::atomic<bool> jump_sent{false};  // a clone may ask for GO
-    std::atomic<bool> reported{false};   // the agent knows how it ended
+    std::atomic<bool> jump_sent{false};        // a clone may ask for GO
+    std::atomic<bool> reported{false};         // the agent knows how it ended
+    std::atomic<std::uint64_t> owed_pages{0};  // at the capture
+    std::atomic<std::uint64_t> owed_left{0};   // of them, on the clone
 
     smig_wire_go go{};  // valid when go_valid
     std::atomic<bool> go_valid{false};

@@ -13,13 +13,13 @@
 
 #include "agent/base/clock.hpp"
 #include "agent/page/image_bitmap.hpp"
-#include "agent/policy/forecast.hpp"
-#include "agent/policy/pacing.hpp"
-#include "agent/policy/passes.hpp"
 #include "agent/source/caller_service.hpp"
 #include "agent/source/control_port.hpp"
 #include "agent/source/image_sender.hpp"
 #include "agent/source/locked_memory.hpp"
+#include "agent/source/owed_server.hpp"
+#include "agent/source/pass_runner.hpp"
+#include "agent/source/target_frames.hpp"
 
 namespace smig {
 
@@ -34,8 +34,7 @@ constexpr std::int64_t kSupervisorMs = 5'000;
 constexpr std::int64_t kVoidServiceMs = 600'000;  // a clone of a move that was undone may ask for so long
 constexpr int kCaptureAttempts = 3;
 constexpr std::uint64_t kMoreShadowPages = 2048;
-constexpr std::uint64_t kSampleNs = 3'000'000'000;  // a dry run sends so long, and watches as long again
-constexpr std::uint64_t kBurstBytes = 1 << 20;      // of a capped pass: one frame of pages
+constexpr std::uint64_t kMoreOwedPages = 4096;  // that a guest may touch, and owe, between OWE and the stop
 
 class StopProcess final : public FrameSink {
 public:
@@ -47,10 +46,9 @@ public:
           channel_(std::move(connection.socket), connection.writer,
                    FrameReader(kTargetPayload, connection.next_received_sequence), pulse_),
           port_(std::move(listener), pulse_),
-          callers_(port_, shared_, *plan.power, plan.keep_source),
-          report_(std::move(report)),
-          policy_(plan.transfer.passes),
-          pacer_(plan.transfer.bandwidth_bytes_per_s, kBurstBytes) {}
+          owed_(owed_rules(plan.transfer), PushWindow(2 * plan.land.clock_error_ns, 0)),
+          callers_(port_, shared_, *plan.power, plan.keep_source, owed_),
+          report_(std::move(report)) {}
 
     int run() {
         if (auto prepared = get_ready(); !prepared)
@@ -76,8 +74,12 @@ private:
         if (!opened) return opened.error();
         device_ = std::move(opened).value();
         if (auto told = device_->info(info_); !told) return told;
-        for (ImageBitmap* bitmap : {&image_, &to_send_, &pass_}) *bitmap = ImageBitmap(Pfn{info_.top_pfn});
+        for (ImageBitmap* bitmap : {&image_, &to_send_}) *bitmap = ImageBitmap(Pfn{info_.top_pfn});
         sender_ = std::make_unique<ImageSender>(*device_, *this, plan_.transfer.compress);
+        passes_ = std::make_unique<PassRunner>(
+            PassRunner::Parts{plan_.transfer, shared_, *device_, *sender_,
+                              [this] { expect_within(kDeviceMs); }, pulse_, 2 * plan_.land.clock_error_ns},
+            Pfn{info_.top_pfn});
         polled_.reserve(16);
         if (auto reserved = reserve_heap(); !reserved) return reserved;
         const std::int64_t deadline = mono_ms() + kSupervisorMs;
@@ -123,7 +125,7 @@ private:
             case SourceDo::prepare:
                 return prepare();
             case SourceDo::pass:
-                return begin_pass();
+                return taken(passes_->begin());
             case SourceDo::stop:
                 return stop();
             case SourceDo::send_image:
@@ -190,154 +192,43 @@ private:
         if (auto begun = device_->begin(SMIG_ROLE_SOURCE); !begun) return begun;
         smig_flows allowed = flows();
         if (auto set = device_->set_flows(allowed); !set) return set;
-        if (auto mapped = sender_->get_ready(); !mapped) return mapped;
+        if (auto mapped = sender_->get_ready(Pfn{info_.top_pfn}); !mapped) return mapped;
         // No pass has begun: its bitmap is free.
-        if (auto reserved = reserve_memory(0, &pass_); !reserved) return reserved;
-        return sender_->send_vacant(pass_);
+        if (auto reserved = reserve_memory(0, &passes_->frames()); !reserved) return reserved;
+        return sender_->send_vacant(passes_->frames());
     }
 
     SourceEvent prepare() {
         if (auto begun = begin_move(); !begun) return sending_failed(begun.error());
-        if (!plan_.transfer.precopy) {
-            go_.stop_reason = SMIG_STOP_NO_PASSES;
-            return source_event::Prepared{false};
-        }
+        if (!traits_of(plan_.transfer.mode).passes) return source_event::Prepared{false};
         if (shared_.cancel_asked) return source_event::CancelAsked{};
-        expect_within(kDeviceMs);
-        smig_track track{};
-        std::uint32_t flags = plan_.transfer.verify ? SMIG_TRACK_VERIFY : 0;
-        if (plan_.transfer.hash) flags |= SMIG_TRACK_HASH;
-        auto tracked = device_->track(track, flags);
-        if (!tracked && !plan_.transfer.hash) {
-            // Hashes tell what has changed where page tables cannot: slower, and as sure.
-            flags |= SMIG_TRACK_HASH;
-            tracked = device_->track(track, flags);
-        }
-        go_.hashed = (flags & SMIG_TRACK_HASH) != 0 ? 1 : 0;
-        pulse_();
-        tracking_ = tracked.ok();
-        if (!tracked)
+        if (auto followed = passes_->follow(); !followed)
             return source_event::Broken{SMIG_REASON_DEVICE,
-                                        tracked.error().text + "; --mode stop-copy needs it not"};
+                                        followed.error().text + "; --mode stop-copy needs it not"};
         return source_event::Prepared{true};
     }
 
-    // PASS; its frames are in pass_.
-    Result<smig_pass> find_pass() {
-        smig_pass pass{};
-        pass.bitmap = std::bit_cast<std::uint64_t>(pass_.words().data());
-        pass.bitmap_bytes = pass_.bytes();
+    // What a step of the passes came to.
+    std::optional<SourceEvent> taken(const PassRunner::Step& step) {
+        return step ? step.value() : sending_failed(step.error());
+    }
+
+    // What is anonymous and lacking stays on the source; only for this move, and anything that undoes it
+    // undoes this.
+    Result<void> owe() {
+        if (!passes_->leaves_owed()) return {};
         expect_within(kDeviceMs);
-        auto found = device_->pass(pass);
-        pulse_();
-        if (!found) return found.error();
-        return pass;
-    }
-
-    std::optional<SourceEvent> begin_pass() {
-        const std::uint64_t now_ns = mono_ns();
-        auto found = find_pass();
-        if (!found) return source_event::Broken{SMIG_REASON_DEVICE, found.error().text};
-        const smig_pass& pass = found.value();
-        seen_ = {};
-        seen_.number = pass.number;
-        seen_.pages = pass.pages;
-        seen_.changed_pages = pass.changed_pages;
-        sample_.in_use_pages = pass.in_use_pages;
-        if (pass_begun_ns_ != 0)
-            seen_.since_previous_ns = now_ns - pass_begun_ns_;
-        else
-            first_pass_ns_ = now_ns;
-        pass_begun_ns_ = now_ns;
-        counts_before_ = sender_->counts();
-        next_ = pass_.next(Pfn{0});
-        passing_ = true;
-        shared_.progress.number = pass.number;
-        shared_.progress.pages = pass.pages;
-        shared_.progress.done_pages = 0;
-        return {};
-    }
-
-    // Another batch of the pass; what came of it, if it was the last or failed.
-    std::optional<SourceEvent> go_on_passing() {
-        const std::uint64_t bytes_before = sender_->counts().payload_bytes;
-        const Pfn first = next_;
-        if (auto sent = sender_->send_batch(pass_, next_); !sent) {
-            passing_ = false;
-            return sending_failed(sent.error());
+        smig_owe owe{};
+        if (auto owed = device_->owe(owe); !owed) {
+            // Automatic has another way.
+            if (plan_.transfer.mode == Mode::automatic) return {};
+            return owed;
         }
-        const std::uint64_t now_ns = mono_ns();
-        pacer_.sent(sender_->counts().payload_bytes - bytes_before, now_ns);
-        sender_->compression().waited(pacer_.wait_ns(now_ns));
-        shared_.progress.done_pages += pass_.count_in({first, PageCount{next_.value - first.value}}).value;
-        shared_.progress.sent_bytes = sender_->counts().payload_bytes;
-        shared_.progress.bytes_per_s = static_cast<std::uint64_t>(link_bytes_per_s());
-        const bool sampled = plan_.transfer.dry_run && now_ns - pass_begun_ns_ >= kSampleNs;
-        if (next_ < pass_.top() && !sampled) return {};
-        return plan_.transfer.dry_run ? begin_watching() : end_pass();
-    }
-
-    // A dry run has sent enough.  From here on it only looks at what the guest writes.
-    std::optional<SourceEvent> begin_watching() {
-        passing_ = false;
-        if (auto sent = sender_->flush(); !sent) return sending_failed(sent.error());
-        const SentCounts counts = sender_->counts() - counts_before_;
-        sample_.read_pages = shared_.progress.done_pages;
-        sample_.took_ns = mono_ns() - pass_begun_ns_;
-        sample_.payload_bytes = counts.payload_bytes;
-        sample_.read_ns = counts.read_ns;
-        auto found = look();
-        if (!found) return source_event::Broken{SMIG_REASON_DEVICE, found.error().text};
-        sample_.early_ns = mono_ns() - pass_begun_ns_;
-        sample_.early_changed_pages = found.value();
-        look_again_ns_ = pass_begun_ns_ + 2 * std::max(sample_.early_ns, kSampleNs);
+        owes_ = true;
+        // Now, for while the guest is stopped nobody may ask the kernel for memory.
+        owed_.reserve(owe.owed_pages + owe.skipped_pages + kMoreOwedPages);
+        pulse_();
         return {};
-    }
-
-    SourceEvent end_watching() {
-        look_again_ns_ = 0;
-        auto found = look();
-        if (!found) return source_event::Broken{SMIG_REASON_DEVICE, found.error().text};
-        sample_.late_ns = mono_ns() - pass_begun_ns_;
-        sample_.late_changed_pages = found.value();
-        outcome_.forecast = forecast(sample_, plan_.transfer.passes, link_bytes_per_s());
-        return source_event::CancelAsked{};
-    }
-
-    // Pages sent and written since.  They are not read again, so they stay written.
-    Result<std::uint64_t> look() {
-        auto found = find_pass();
-        if (!found) return found.error();
-        return found.value().changed_pages;
-    }
-
-    // The stop is not capped, but what nobody has seen the link do is not promised.
-    [[nodiscard]] double link_bytes_per_s() const {
-        const auto cap = static_cast<double>(plan_.transfer.bandwidth_bytes_per_s);
-        return cap > 0 ? std::min(cap, sender_->bytes_per_s()) : sender_->bytes_per_s();
-    }
-
-    SourceEvent end_pass() {
-        passing_ = false;
-        const SentCounts counts = sender_->counts() - counts_before_;
-        seen_.took_ns = mono_ns() - pass_begun_ns_;
-        seen_.payload_bytes = counts.payload_bytes;
-        seen_.read_ns = counts.read_ns;
-        const PassDecision decision = policy_.after(seen_, link_bytes_per_s());
-        shared_.progress.dirty_pages_per_s = static_cast<std::uint64_t>(decision.dirty_pages_per_s);
-        shared_.progress.expected_stop_ms = decision.expected_stop_ms;
-        go_.passes = seen_.number;
-        if (decision.stop) go_.stop_reason = *decision.stop;
-        return source_event::PassDone{!decision.stop};
-    }
-
-    // A pass that is left unfinished: the module has the rest of it sent in the stop.
-    SourceEvent leave_pass() {
-        passing_ = false;
-        if (auto sent = sender_->flush(); !sent) return sending_failed(sent.error());
-        go_.passes = seen_.number;
-        go_.stop_reason = SMIG_STOP_ASKED;
-        return source_event::PassDone{false};
     }
 
     // Both returns of CAPTURE come through here.
@@ -350,15 +241,21 @@ private:
         capture_.send_bitmap_bytes = to_send_.bytes();
         outcome_.stop_begun_ns = mono_ns();
         expect_within(kDeviceMs);
-        return device_->capture(capture_, tracking_ && plan_.transfer.verify ? SMIG_CAPTURE_VERIFY : 0);
+        std::uint32_t flags = passes_->following() && plan_.transfer.verify ? SMIG_CAPTURE_VERIFY : 0;
+        if (owes_) flags |= SMIG_CAPTURE_OWE;
+        return device_->capture(capture_, flags);
     }
 
     SourceEvent stop() {
         // A target that has given up meanwhile need not cost the guest a stop.
         if (auto early = receive()) return *early;
-        note_passes();
+        passes_->note(go_);
+        put_text(outcome_.explanation, passes_->explanation());
         Result<void> begun;
         for (int attempt = 0; attempt < kCaptureAttempts; ++attempt) {
+            // A capture that failed has unmarked all of it.
+            begun = owe();
+            if (!begun) break;
             begun = reserve_memory(kMoreShadowPages * static_cast<std::uint64_t>(attempt), nullptr);
             if (!begun) break;
             if (shared_.cancel_asked) return source_event::StopFailed{"cancelled"};
@@ -378,19 +275,8 @@ private:
         }
         note_source(go_, capture_);
         go_.captured_ns = mono_ns();
-        return source_event::Stopped{};
-    }
-
-    // Everything that was sent while the guest ran.
-    void note_passes() {
-        counts_before_ = sender_->counts();
-        go_.pass_data_pages = counts_before_.data_pages;
-        go_.pass_zero_pages = counts_before_.zero_pages;
-        go_.pass_same_pages = counts_before_.same_pages;
-        go_.pass_payload_bytes = counts_before_.payload_bytes;
-        go_.pass_read_ns = counts_before_.read_ns;
-        if (first_pass_ns_ != 0) go_.pass_ns = mono_ns() - first_pass_ns_;
-        if (plan_.transfer.bandwidth_bytes_per_s != 0) sender_->compression().restart();
+        shared_.owed_pages = capture_.owed_pages;
+        return source_event::Stopped{capture_.owed_pages > 0};
     }
 
     void wake_as_clone() {
@@ -410,6 +296,10 @@ private:
                              device_.reset();  // before the report: whoever reads it may move on
                              write_outcome(report_.get(), outcome_);
                              shared_.reported = true;
+                         },
+                         [this](std::uint64_t left) {
+                             shared_.state = SMIG_CLONE_OWING;
+                             shared_.owed_left = left;
                          }};
         while (!plan_.clone_main(start)) {
             pulse_();
@@ -433,11 +323,12 @@ private:
         if (auto sent = channel_.send(SMIG_WIRE_IMAGE_END, {encode(end)}, kStallMs); !sent)
             return sending_failed(sent.error());
         go_.image_end_ns = mono_ns();
-        const SentCounts counts = sender_->counts() - counts_before_;
+        const SentCounts counts = sender_->counts() - passes_->counts_before();
         go_.data_pages = counts.data_pages;
         go_.zero_pages = counts.zero_pages;
         go_.payload_bytes = counts.payload_bytes;
         go_.read_ns = counts.read_ns;
+        go_.repeated_pages = sender_->repeated_pages();
         return source_event::ImageSent{end};
     }
 
@@ -471,9 +362,11 @@ private:
 
     void report_back() {
         outcome_.verdict = machine_.refused() ? Verdict::refused : Verdict::rolled_back;
+        if (passes_) outcome_.forecast = passes_->forecast_made();
         if (outcome_.forecast.stop_reason != 0) outcome_.verdict = Verdict::forecast;
         put_text(outcome_.reason, machine_.text());
         outcome_.sent = go_;
+        passes_.reset();
         sender_.reset();
         device_.reset();  // before the report: whoever reads it may begin anew
         write_outcome(report_.get(), outcome_);
@@ -495,21 +388,23 @@ private:
             if (now >= machine_.deadline_ms()) return source_event::DeadlinePassed{};
             if (over()) return source_event::DeadlinePassed{};
             const bool runs_on = machine_.state() == SMIG_SOURCE_PASSING;
-            const bool in_pass = passing_ && runs_on;
-            const bool watching = look_again_ns_ != 0 && runs_on;
+            const bool in_pass = runs_on && passes_->under_way();
+            const bool watching = runs_on && passes_->look_again_ns() != 0;
             if (shared_.cancel_asked && (in_pass || watching || machine_.state() == SMIG_SOURCE_LANDING))
                 return source_event::CancelAsked{};
-            if (watching && mono_ns() >= look_again_ns_) return end_watching();
-            std::int64_t patience = std::min(machine_.deadline_ms() - now, kPulseMs);
+            if (watching && mono_ns() >= passes_->look_again_ns()) return passes_->end_watching();
+            std::int64_t patience = std::min({machine_.deadline_ms() - now, kPulseMs, serve_owed()});
             if (in_pass) {
-                if (shared_.switch_asked) return leave_pass();
-                const std::uint64_t wait_ns = pacer_.wait_ns(mono_ns());
+                if (shared_.switch_asked)
+                    if (auto event = taken(passes_->leave())) return *event;
+                const std::uint64_t wait_ns = passes_->wait_ns();
                 if (wait_ns == 0)
-                    if (auto event = go_on_passing()) return *event;
+                    if (auto event = taken(passes_->go_on())) return *event;
                 patience = std::min(patience, static_cast<std::int64_t>((wait_ns + 999'999) / 1'000'000));
             }
             polled_.clear();
             port_.add_to(polled_);
+            owed_.add_to(polled_);
             if (channel_.fd() >= 0) polled_.push_back({channel_.fd(), POLLIN, 0});
             if (::poll(polled_.data(), polled_.size(), static_cast<int>(patience)) <= 0) continue;
             pending_ = port_.service();
@@ -531,30 +426,17 @@ private:
     }
 
     SourceEvent event_of(const Frame& frame) {
-        if (frame.type == SMIG_WIRE_LANDED) {
-            auto landed = decode_landed(frame.payload);
-            if (!landed) return source_event::Broken{SMIG_REASON_PROTOCOL, landed.error().text};
-            if (landed.value().footprint_pages > info_.ram_pages ||
-                landed.value().vacant_pages > info_.ram_pages)
-                return source_event::Broken{SMIG_REASON_REFUSED,
-                                            "the landing environment keeps more memory than this guest has"};
-            landed_ = landed.value();
-            return source_event::Landed{};
-        }
-        if (frame.type == SMIG_WIRE_READY) {
-            go_.ready_ns = mono_ns();
-            auto ready = decode_ready(frame.payload);
-            if (!ready) return source_event::Broken{SMIG_REASON_PROTOCOL, ready.error().text};
-            return source_event::Ready{ready.value()};
-        }
-        if (frame.type == SMIG_WIRE_FAILED) {
-            auto failed = decode_failure(frame.payload);
-            if (!failed) return source_event::Broken{SMIG_REASON_PROTOCOL, failed.error().text};
-            return source_event::PeerFailed{failed.value().text};
-        }
-        return source_event::Broken{
-            SMIG_REASON_PROTOCOL,
-            std::string("the target sent ") + type_name(static_cast<std::uint16_t>(frame.type))};
+        if (frame.type == SMIG_WIRE_READY) go_.ready_ns = mono_ns();
+        return event_of_target(frame, info_.ram_pages, landed_);
+    }
+
+    // Once GO is on its way; how long there is nothing to do about it (ms).
+    std::int64_t serve_owed() {
+        const bool given = machine_.state() == SMIG_SOURCE_GIVEN || machine_.state() == SMIG_SOURCE_OWING;
+        if (!given || shared_.owed_pages == 0) return kNever;
+        if (!owed_.begun() && !owed_.begin(*device_, {&sender_->sent(), passes_->link_bytes_per_s()}))
+            return kPulseMs;
+        return owed_.service();
     }
 
     StopPlan& plan_;
@@ -563,25 +445,16 @@ private:
     Pulse pulse_;
     Channel channel_;
     ControlPort port_;
+    OwedServer owed_;
     CallerService callers_;
     Fd report_;
     std::unique_ptr<Device> device_;
     std::unique_ptr<ImageSender> sender_;
+    std::unique_ptr<PassRunner> passes_;
     smig_info info_{};
     ImageBitmap image_;
     ImageBitmap to_send_;  // of it, in the stop
-    ImageBitmap pass_;     // to be read in this pass
-    Pfn next_;             // of them
-    bool tracking_ = false;
-    bool passing_ = false;
-    PassPolicy policy_;
-    Pacer pacer_;
-    PassSeen seen_;
-    SentCounts counts_before_;  // this pass, later the stop
-    ForecastSample sample_;     // of a dry run
-    std::uint64_t look_again_ns_ = 0;
-    std::uint64_t pass_begun_ns_ = 0;
-    std::uint64_t first_pass_ns_ = 0;
+    bool owes_ = false;
     std::array<char, SMIG_HANDOVER_LEN> handover_{};
     smig_capture capture_{};
     smig_wire_landed landed_{};

@@ -13,7 +13,7 @@ constexpr std::int64_t kCloneGraceMs = 30'000;
 }  // namespace
 
 Supervision supervise(const Observation& seen) {
-    const bool is_clone = seen.device_state == SMIG_STATE_CLONE;
+    const bool is_clone = seen.device_state == SMIG_STATE_CLONE || seen.device_state == SMIG_STATE_OWING;
     if (seen.stop_process_alive) {
         if (!seen.overdue) return Supervision::watch;
         if (seen.device_state == 0 || (is_clone && seen.clone_seen_ms <= kCloneGraceMs))

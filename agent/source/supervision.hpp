@@ -10,7 +10,7 @@ struct Observation {
     bool stop_process_alive = true;
     bool overdue = false;            // it has not spoken when it said it would
     std::uint32_t device_state = 0;  // enum smig_state; 0: the module does not answer
-    std::int64_t clone_seen_ms = 0;  // for how long the module has been saying CLONE
+    std::int64_t clone_seen_ms = 0;  // for how long the module has been saying CLONE or OWING
     bool woke_as_clone = false;      // the stop process got as far as to say so
     bool jump_sent = false;
     bool reported = false;  // the agent knows how it ended
@@ -23,11 +23,11 @@ enum class Supervision {
     report_leave,   // tell the agent that the stop process died, the guest runs here
     report_refuse,  // the same; then answer VOID to a clone that may ask
     give,           // adopt GIVEN and answer GO
-    be_clone,       // adopt CLONE and do the clone's part
+    be_clone,       // adopt CLONE or OWING and do the clone's part
 };
 
-// Before commit a hanging stop process is killed, for its death undoes the stop.  In GIVEN and CLONE the
-// module keeps the state over a death, so killing is as safe there; a clone just woken gets time to speak
+// Before commit a hanging stop process is killed, for its death undoes the stop.  In GIVEN, CLONE and OWING
+// the module keeps the state over a death, so killing is as safe there; a clone just woken gets time to speak
 // first.
 [[nodiscard]] Supervision supervise(const Observation& seen);
 

@@ -77,7 +77,8 @@ private:
         seen.stop_process_alive = alive_;
         if (device_->status(status)) seen.device_state = status.state;
         const std::int64_t now = mono_ms();
-        if (seen.device_state != SMIG_STATE_CLONE) clone_since_ms_ = now;
+        if (seen.device_state != SMIG_STATE_CLONE && seen.device_state != SMIG_STATE_OWING)
+            clone_since_ms_ = now;
         seen.clone_seen_ms = now - clone_since_ms_;
         seen.overdue = now > shared_.heard_by_ms;
         seen.woke_as_clone = shared_.handover_length != 0;
@@ -98,16 +99,23 @@ private:
 
     // Answers on the control port: for ever when given, for a while when rolled back.
     void serve(smig_session_state state) {
-        SourceMachine machine = SourceMachine::adopt(state, shared_.epoch, shared_.boot_nonce);
+        const bool owes = shared_.owed_pages > 0;
+        SourceMachine machine = SourceMachine::adopt(state, shared_.epoch, shared_.boot_nonce, owes);
         ControlPort port(std::move(listener_), {});
-        CallerService callers(port, shared_, *plan_.power, plan_.keep_source);
+        OwedServer owed(owed_rules(plan_.transfer), PushWindow(2 * plan_.land.clock_error_ns, 0));
+        CallerService callers(port, shared_, *plan_.power, plan_.keep_source, owed);
         if (state == SMIG_SOURCE_GIVEN) plan_.power->forbid_restart();
         std::vector<pollfd> polled;
         const std::int64_t until = state == SMIG_SOURCE_GIVEN ? kNever : mono_ms() + kVoidServiceMs;
         while (mono_ms() < until) {
+            std::int64_t patience = kWatchMs;
+            if (owes && state == SMIG_SOURCE_GIVEN) {
+                if (owed.begun() || owed.begin(*device_, {})) patience = std::min(patience, owed.service());
+            }
             polled.clear();
             port.add_to(polled);
-            if (::poll(polled.data(), polled.size(), kWatchMs) <= 0) continue;
+            owed.add_to(polled);
+            if (::poll(polled.data(), polled.size(), static_cast<int>(patience)) <= 0) continue;
             for (const SourceEvent& event : port.service())
                 for (const SourceAction& action : machine.on(event, mono_ms()))
                     callers.perform(action, machine);
@@ -115,7 +123,10 @@ private:
     }
 
     void be_clone() {
+        // What the stop process had measured died with it.
         MoveOutcome outcome;
+        smig_status status{};
+        const bool owing = device_->status(status).ok() && status.state == SMIG_STATE_OWING;
         CloneStart start{*device_,
                          std::string_view(shared_.handover, shared_.handover_length),
                          plan_.network,
@@ -126,7 +137,12 @@ private:
                              device_.reset();
                              write_outcome(report_.get(), outcome);
                              shared_.reported = true;
-                         }};
+                         },
+                         [&](std::uint64_t left) {
+                             shared_.state = SMIG_CLONE_OWING;
+                             shared_.owed_left = left;
+                         },
+                         owing};
         // Without a hand-over the clone has never asked, so the source cannot have given: a reset is safe.
         while (shared_.handover_length == 0 || !plan_.clone_main(start)) {
             plan_.power->reset();

@@ -274,6 +274,7 @@ Bytes encode(const smig_wire_go& message) {
         .number(message.pass_read_ns)
         .number(message.hashed);
     for (const std::uint64_t pages : message.send_by_class) writer.number(pages);
+    writer.number(message.owed_pages).number(message.owe_us).number(message.repeated_pages);
     return out;
 }
 
@@ -313,6 +314,9 @@ Result<smig_wire_go> decode_go(ByteView payload) {
     message.pass_read_ns = reader.number<std::uint64_t>();
     message.hashed = reader.number<std::uint64_t>();
     for (std::uint64_t& pages : message.send_by_class) pages = reader.number<std::uint64_t>();
+    message.owed_pages = reader.number<std::uint64_t>();
+    message.owe_us = reader.number<std::uint64_t>();
+    message.repeated_pages = reader.number<std::uint64_t>();
     return whole(reader, message, "GO");
 }
 

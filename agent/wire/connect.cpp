@@ -29,13 +29,27 @@ Result<Fd> bound_socket(const SocketAddress& local, Remedy remedy) {
 
 }  // namespace
 
-Result<Fd> connect_from(const SocketAddress& local, const SocketAddress& remote, std::int64_t timeout_ms,
-                        const Pulse& pulse) {
+Result<Fd> begin_connect(const SocketAddress& local, const SocketAddress& remote) {
     auto fd = bound_socket(local, Remedy::retry);
     if (!fd) return fd;
-    const int socket = fd.value().get();
-    if (::connect(socket, generic(remote), remote.length) != 0 && errno != EINPROGRESS)
+    if (::connect(fd.value().get(), generic(remote), remote.length) != 0 && errno != EINPROGRESS)
         return errno_error(Remedy::retry, "connecting");
+    return fd;
+}
+
+Result<void> connect_answer(int fd) {
+    int code = 0;
+    socklen_t length = sizeof(code);
+    if (::getsockopt(fd, SOL_SOCKET, SO_ERROR, &code, &length) != 0) code = errno;
+    if (code != 0) return errno_error(Remedy::retry, "connecting", code);
+    return {};
+}
+
+Result<Fd> connect_from(const SocketAddress& local, const SocketAddress& remote, std::int64_t timeout_ms,
+                        const Pulse& pulse) {
+    auto fd = begin_connect(local, remote);
+    if (!fd) return fd;
+    const int socket = fd.value().get();
     const std::int64_t deadline = mono_ms() + timeout_ms;
     for (;;) {
         if (pulse) pulse();
@@ -44,10 +58,7 @@ Result<Fd> connect_from(const SocketAddress& local, const SocketAddress& remote,
         pollfd entry{socket, POLLOUT, 0};
         if (::poll(&entry, 1, static_cast<int>(std::min(left, kPulseMs))) > 0) break;
     }
-    int code = 0;
-    socklen_t length = sizeof(code);
-    if (::getsockopt(socket, SOL_SOCKET, SO_ERROR, &code, &length) != 0) code = errno;
-    if (code != 0) return errno_error(Remedy::retry, "connecting", code);
+    if (auto answer = connect_answer(socket); !answer) return answer.error();
     return fd;
 }
 

@@ -21,6 +21,11 @@ struct SocketAddress {
 Result<Fd> connect_from(const SocketAddress& local, const SocketAddress& remote, std::int64_t timeout_ms,
                         const Pulse& pulse);
 
+// The same without waiting: it is writable when there is an answer, which connect_answer() tells.  Error:
+// retry.
+Result<Fd> begin_connect(const SocketAddress& local, const SocketAddress& remote);
+Result<void> connect_answer(int fd);
+
 // A non-blocking, close-on-exec listener on exactly this address.  Error: refused.
 Result<Fd> listen_on(const SocketAddress& local, int backlog);
 

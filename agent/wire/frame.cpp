@@ -41,14 +41,20 @@ constexpr TypeRow kTypes[] = {
     {"JUMP", {0, 0}},
     {"FAILED", {8, 8 + kFailedTextLimit}},
     {"ALIVE", {48, 48}},
-    {"GO", {704, 704}},
+    {"GO", {728, 728}},
     {"VOID", {32, 32}},
     {"WAIT", {32, 32}},
     {"RELEASED", {32, 32}},
     {"ABORT", {8, 8 + kFailedTextLimit}},
     {"VACANT", {16, 8 + SMIG_WIRE_BITMAP_CHUNK}},
+    {"OWED_HELLO", {40, 40}},
+    {"OWED_READY", {32, 32}},
+    {"FETCH", {8 + 8, 8 + SMIG_WIRE_MAX_FETCH * 8}},
+    {"OWED_PAGES", {16 + 8, 16 + SMIG_WIRE_MAX_PAGES * (8 + 4096)}},
+    {"OWED_TAKEN", {8, 8}},
+    {"DRAINED", {32, 32}},
 };
-static_assert(std::size(kTypes) == SMIG_WIRE_VACANT);
+static_assert(std::size(kTypes) == SMIG_WIRE_DRAINED);
 static_assert(std::ranges::all_of(kTypes, [](const TypeRow& row) {
     return row.limits.most <= SMIG_WIRE_MAX_PAYLOAD;
 }));

@@ -55,6 +55,31 @@ def running_guest_moves(logs: Path, plan: Plan, kind: str = "redis") -> None:
     )
 
 
+@test("6.1, 1 vCPU, one NIC, redis, hybrid", 240, mode="hybrid", plan=Plan(kernel="6.1", vcpus=1))
+@test("6.12, 2 vCPUs, one NIC, writer, hybrid-ns", 240, mode="hybrid-ns", plan=Plan(kernel="6.12", vcpus=2), kind="writer")
+@test("6.12, 1 vCPU, two NICs, redis, postcopy", 240, mode="postcopy", plan=Plan(kernel="6.12", vcpus=1, nics=2))
+@test("6.1, 2 vCPUs, 200 Mbit/s, writer, postcopy-i", 240, mode="postcopy-i", plan=Plan(kernel="6.1", vcpus=2, link="200mbit"), kind="writer")  # fmt: skip
+def owing_guest_moves(logs: Path, mode: str, plan: Plan, kind: str = "redis") -> None:
+    """All that the demo asks for, while pages are fetched; each of them travels as often as the mode allows."""
+    figures = _moved(logs, plan, mode, Kind(kind)).figures
+    expect(figures["owed_pages"] > 0, "no page was owed")
+    expect(figures["passes"] == 1, f"there were {figures['passes']} passes")
+    expect(figures["stop_reason"] == "owed", f"the stop was for {figures['stop_reason']}")
+    came = figures["demand_pages"] + figures["speculated"] + figures["pushed"] + figures["freed_owed_pages"]
+    expect(came >= figures["owed_pages"], f"of {figures['owed_pages']} owed pages {came} are accounted for")
+    expect(figures["owed_reconnections"] == 0, f"{figures['owed_reconnections']} connections were lost")
+    if mode in ("hybrid-ns", "postcopy", "postcopy-i"):
+        expect(figures["speculated"] == 0, f"{figures['speculated']} pages were speculated in a mode that does not")
+
+
+@test("6.1, 2 vCPUs, writer faster than the link, auto", 300)
+def auto_owes(logs: Path) -> None:
+    plan = Plan(kernel="6.1", vcpus=2, link="200mbit", disk_mib=512)
+    figures = _moved(logs, plan, "auto", Kind("writer", 64, 60), "--explain").figures
+    expect(figures["owed_pages"] > 0, f"nothing was owed: {figures['explanation']}")
+    expect(figures["passes"] <= 3, f"{figures['passes']} passes that did not converge")
+
+
 @test("A to B to C, and the source powers off each time", 240)
 def chain(logs: Path) -> None:
     with Scene(Plan(vcpus=2), logs) as scene:

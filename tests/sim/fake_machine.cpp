@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/sim/fake_machine.hpp"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -38,6 +39,46 @@ Error wrong_state(const char* name) {
     return {Remedy::fatal, std::string("module: ") + name + ": not in this state of the move"};
 }
 
+void announce_fake_fault(FakeMachine& machine, std::uint64_t pfn) {
+    smig_fault fault{};
+    fault.pfn = pfn;
+    fault.mono_ns = mono_ns();
+    SMIG_CHECK(::write(machine.fault_pipe[1], &fault, sizeof(fault)) == sizeof(fault));
+}
+
+// One process of the guest: walks, jumps, waits for what is missing, lets go of some of it.
+void be_fake_guest(FakeMachine& machine) {
+    std::mt19937_64 random(static_cast<std::uint64_t>(::getpid()));
+    std::uint64_t pfn = 0;
+    while (machine.missing_pages > 0) {
+        pfn = random() % 8 == 0 ? random() % kFakeTop : (pfn + 1) % kFakeTop;
+        if (machine.missing[pfn] && random() % 50 == 0) {
+            if (machine.missing[pfn].exchange(false)) {
+                machine.freed[pfn] = true;
+                --machine.missing_pages;
+            }
+        } else if (machine.missing[pfn]) {
+            machine.waited[pfn] = true;
+            ++machine.waits;
+            announce_fake_fault(machine, pfn);
+            while (machine.missing[pfn]) ::usleep(50);
+            ++machine.waits_over;
+        }
+        if (machine.guest_pace_us > 0) ::usleep(static_cast<useconds_t>(machine.guest_pace_us));
+    }
+}
+
+void start_fake_guest(FakeMachine& machine) {
+    const pid_t child = ::fork();
+    SMIG_CHECK(child >= 0);
+    if (child != 0) return;
+    // Its parent's connections are not its own.
+    for (int fd = 3; fd < 256; ++fd)
+        if (fd != machine.fault_pipe[1]) ::close(fd);
+    be_fake_guest(machine);
+    ::_exit(0);
+}
+
 class FakeDevice final : public Device {
 public:
     FakeDevice(FakeMachine& machine, FakeJump jump) : machine_(machine), jump_(std::move(jump)) {}
@@ -69,7 +110,7 @@ public:
             return Error{Remedy::refused, "module: BEGIN: another process is moving this guest"};
         const std::uint32_t state = machine_.state;
         if (role == SMIG_ROLE_SOURCE && state == SMIG_STATE_GIVEN) return {};
-        if (role == SMIG_ROLE_TARGET && state == SMIG_STATE_CLONE) return {};
+        if (role == SMIG_ROLE_TARGET && (state == SMIG_STATE_CLONE || state == SMIG_STATE_OWING)) return {};
         if (state != SMIG_STATE_IDLE) return wrong_state("BEGIN");
         machine_.state = role == SMIG_ROLE_SOURCE ? SMIG_STATE_SOURCE : SMIG_STATE_TARGET;
         return {};
@@ -100,7 +141,7 @@ public:
         for (auto& page : machine_.to_read) page = true;
         return {};
     }
-    Result<void> pass(smig_pass& pass) override {
+    Result<void> pass(smig_pass& pass, std::uint32_t flags) override {
         if (!in(SMIG_STATE_SOURCE) || !machine_.tracking) return wrong_state("PASS");
         stir_guest();
         pass.number = ++machine_.passes;
@@ -110,16 +151,27 @@ public:
             if (machine_.in_image[pfn]) ++pass.in_use_pages;
             // A dirty bit suspects more than was changed.
             if (!machine_.in_image[pfn] || (!machine_.to_read[pfn] && pfn % 53 != 0)) continue;
+            if ((flags & SMIG_PASS_NO_ANON) != 0 && fake_anonymous(pfn)) continue;
             words[pfn / 64] |= 1ull << (pfn % 64);
             ++pass.pages;
             if (pass.number > 1) ++pass.changed_pages;
         }
         return {};
     }
+    Result<void> owe(smig_owe& owe) override {
+        if (!in(SMIG_STATE_SOURCE) || !machine_.tracking) return wrong_state("OWE");
+        std::uint64_t skipped = 0;
+        owe.owed_pages = mark_owed(skipped);
+        owe.skipped_pages = skipped;
+        return {};
+    }
     Result<void> capture(smig_capture& capture, std::uint32_t flags) override {
         if (!in(SMIG_STATE_SOURCE)) return wrong_state("CAPTURE");
-        SMIG_CHECK((flags & ~SMIG_CAPTURE_VERIFY) == 0 && capture.send_bitmap != 0);
+        SMIG_CHECK((flags & ~(SMIG_CAPTURE_VERIFY | SMIG_CAPTURE_OWE)) == 0 && capture.send_bitmap != 0);
         if (machine_.tracking) stir_guest();
+        std::uint64_t skipped = 0;
+        if ((flags & SMIG_CAPTURE_OWE) != 0) capture.owed_pages = mark_owed(skipped);
+        machine_.owed_at_capture = capture.owed_pages;
         machine_.guest_runs = false;
         machine_.ever_frozen = true;
         if (machine_.fail_step != 0) {
@@ -130,11 +182,14 @@ public:
         }
         machine_.state = SMIG_STATE_CAPTURED;
         capture.role = SMIG_ROLE_SOURCE;
-        capture.header.image_pages = fill(capture.image_bitmap, machine_.in_image);
+        const auto in_image = [&](std::uint64_t pfn) {
+            return machine_.in_image[pfn] && !machine_.owed[pfn];
+        };
+        capture.header.image_pages = fill_if(capture.image_bitmap, in_image);
         if (!machine_.tracking)
             for (auto& page : machine_.to_read) page = true;
         for (std::uint64_t pfn = 0; pfn < kFakeTop; ++pfn)
-            if (!machine_.in_image[pfn]) machine_.to_read[pfn] = false;
+            if (!in_image(pfn)) machine_.to_read[pfn] = false;
         capture.send_pages = fill(capture.send_bitmap, machine_.to_read);
         capture.send_by_class[SMIG_CLASS_ANON] = capture.send_pages;
         capture.pages[SMIG_CLASS_ANON] = capture.header.image_pages;
@@ -188,6 +243,26 @@ public:
         machine_.state = SMIG_STATE_SOURCE;
         machine_.guest_runs = true;
         return {};
+    }
+    Result<std::size_t> owed_list(std::uint64_t start, std::span<smig_owed_page> pages) override {
+        if (!in(SMIG_STATE_CAPTURED) && !in(SMIG_STATE_GIVEN)) return wrong_state("OWED_LIST");
+        std::size_t count = 0;
+        std::uint64_t number = 0;
+        for (std::uint64_t pfn = 0; pfn < kFakeTop && count < pages.size(); ++pfn) {
+            if (!machine_.owed[pfn] || number++ < start) continue;
+            pages[count] = {};
+            pages[count].pfn = pfn;
+            // Two spaces, an area for every 256 frames; every third area is of a file.
+            pages[count].address = (0x1000 + pfn) * kPageBytes;
+            pages[count].space = pfn < kFakeTop / 2 ? 1 : 2;
+            pages[count].area = static_cast<std::uint32_t>(1 + pfn / 256);
+            if (pages[count].area % 3 == 0) {
+                pages[count].file = 9;
+                pages[count].file_page = pfn % 256;
+            }
+            ++count;
+        }
+        return count;
     }
 
     Result<void> land(smig_land& land) override {
@@ -244,6 +319,12 @@ public:
                                        failed_step_name(machine_.fail_step) + ")"};
         machine_.state = SMIG_STATE_CLONE;
         machine_.owner = 0;
+        if (machine_.origin != nullptr)
+            for (std::uint64_t pfn = 0; pfn < kFakeTop; ++pfn) {
+                machine_.missing[pfn] = machine_.origin->owed[pfn].load();
+                if (machine_.missing[pfn]) ++machine_.missing_pages;
+            }
+        machine_.owed_at_capture = machine_.missing_pages.load();
         const std::string handover(pointer<const char>(jump.handover), jump.handover_len);
         ::_exit(jump_(handover));
     }
@@ -255,24 +336,88 @@ public:
             return {};
         }
         machine_.released = true;
-        machine_.state = SMIG_STATE_SOURCE;
+        machine_.state = machine_.missing_pages > 0 ? SMIG_STATE_OWING : SMIG_STATE_SOURCE;
+        if (machine_.state == SMIG_STATE_OWING) start_fake_guest(machine_);
         return {};
     }
+    Result<void> install(smig_install& install, std::uint32_t flags) override {
+        if (!in(SMIG_STATE_CLONE) && !in(SMIG_STATE_OWING)) return wrong_state("INSTALL");
+        const auto* pfns = pointer<const std::uint64_t>(install.pfns);
+        const auto* data = pointer<const std::byte>(install.data);
+        if (machine_.install_pace_us > 0) ::usleep(static_cast<useconds_t>(machine_.install_pace_us));
+        for (std::uint32_t i = 0; i < install.nr; ++i) {
+            SMIG_CHECK(pfns[i] < kFakeTop);
+            ++machine_.arrivals[pfns[i]];
+            // The guest may let go of it at this very moment.
+            if (!machine_.missing[pfns[i]]) continue;
+            auto& page = machine_.pages[pfns[i]];
+            if ((flags & SMIG_INSTALL_ZERO) != 0)
+                page.fill(std::byte{0});
+            else
+                std::memcpy(page.data(), data + kPageBytes * i, kPageBytes);
+            machine_.placed[pfns[i]] = true;
+            if (!machine_.missing[pfns[i]].exchange(false)) continue;
+            --machine_.missing_pages;
+            ++machine_.installs[pfns[i]];
+            ++machine_.installed_by.at(flags & SMIG_INSTALL_ORIGIN);
+            ++install.installed;
+        }
+        install.left = machine_.missing_pages;
+        end_owing();
+        return {};
+    }
+    Result<void> owed_status(smig_owed_status& status, std::uint32_t flags) override {
+        status = {};
+        if ((flags & SMIG_OWED_REPEAT) != 0)
+            for (std::uint64_t pfn = 0; pfn < kFakeTop; ++pfn)
+                if (machine_.waited[pfn] && machine_.missing[pfn]) announce_fake_fault(machine_, pfn);
+        status.owed_pages = machine_.owed_at_capture;
+        status.left_pages = machine_.missing_pages;
+        status.demand_faults = status.demand_pages = machine_.waits_over;
+        status.speculated_pages = machine_.installed_by[SMIG_INSTALL_SPECULATED];
+        status.pushed_pages = machine_.installed_by[SMIG_INSTALL_PUSHED];
+        for (const auto& one : machine_.freed) status.freed_pages += one ? 1 : 0;
+        end_owing();
+        return {};
+    }
+    Result<std::size_t> read_faults(std::span<smig_fault> faults) override {
+        const ssize_t got = ::read(fault_fd(), faults.data(), faults.size_bytes());
+        return got <= 0 ? std::size_t{0} : static_cast<std::size_t>(got) / sizeof(smig_fault);
+    }
+    [[nodiscard]] int fault_fd() const override { return machine_.fault_pipe[0]; }
 
 private:
-    [[nodiscard]] bool owns() const { return machine_.owner == ::getpid(); }
-    [[nodiscard]] bool in(std::uint32_t state) const { return owns() && machine_.state == state; }
-    template <std::size_t kCount>
-    static std::uint64_t fill(std::uint64_t bitmap, const std::array<std::atomic<bool>, kCount>& frames) {
-        auto* words = pointer<std::uint64_t>(bitmap);
-        std::fill_n(words, (kCount + 63) / 64, 0);
+    void end_owing() {
+        std::uint32_t owing = SMIG_STATE_OWING;
+        if (machine_.missing_pages == 0) machine_.state.compare_exchange_strong(owing, SMIG_STATE_SOURCE);
+    }
+    // What the target lacks and is anonymous; some are referred to by others, and are left out.
+    std::uint64_t mark_owed(std::uint64_t& skipped) {
         std::uint64_t count = 0;
-        for (std::uint64_t pfn = 0; pfn < kCount; ++pfn) {
-            if (!frames[pfn]) continue;
+        for (std::uint64_t pfn = 0; pfn < kFakeTop; ++pfn) {
+            const bool lacking = machine_.in_image[pfn] && machine_.to_read[pfn] && fake_anonymous(pfn);
+            machine_.owed[pfn] = lacking && pfn % 31 != 0;
+            if (machine_.owed[pfn]) ++count;
+            if (lacking && !machine_.owed[pfn]) ++skipped;
+        }
+        return count;
+    }
+    template <class Predicate>
+    static std::uint64_t fill_if(std::uint64_t bitmap, Predicate predicate) {
+        auto* words = pointer<std::uint64_t>(bitmap);
+        std::fill_n(words, (kFakeTop + 63) / 64, 0);
+        std::uint64_t count = 0;
+        for (std::uint64_t pfn = 0; pfn < kFakeTop; ++pfn) {
+            if (!predicate(pfn)) continue;
             words[pfn / 64] |= 1ull << (pfn % 64);
             ++count;
         }
         return count;
+    }
+    [[nodiscard]] bool owns() const { return machine_.owner == ::getpid(); }
+    [[nodiscard]] bool in(std::uint32_t state) const { return owns() && machine_.state == state; }
+    static std::uint64_t fill(std::uint64_t bitmap, const std::array<std::atomic<bool>, kFakeTop>& frames) {
+        return fill_if(bitmap, [&](std::uint64_t pfn) { return frames[pfn].load(); });
     }
     // The guest writes, frees and allocates, and never into frames that are held.
     void stir_guest() {
@@ -287,15 +432,19 @@ private:
             else
                 page[random_() % kPageBytes] ^= std::byte{0x55};
             machine_.to_read[pfn] = true;
+            machine_.owed[pfn] = false;
         }
     }
     void close_owner() {
+        if (machine_.state != SMIG_STATE_GIVEN)
+            for (auto& page : machine_.owed) page = false;
         machine_.tracking = false;
         machine_.passes = 0;
         for (auto& frame : machine_.vacant) frame = false;
         switch (machine_.state) {
             case SMIG_STATE_GIVEN:
             case SMIG_STATE_CLONE:
+            case SMIG_STATE_OWING:
                 break;
             case SMIG_STATE_CAPTURED:
                 machine_.guest_runs = true;
@@ -325,6 +474,7 @@ private:
 }  // namespace
 
 void UnmapFakeMachine::operator()(FakeMachine* machine) const {
+    for (const int fd : machine->fault_pipe) ::close(fd);
     ::munmap(machine, sizeof(FakeMachine));
 }
 
@@ -332,7 +482,9 @@ FakeMachinePtr make_fake_machine() {
     void* memory =
         ::mmap(nullptr, sizeof(FakeMachine), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     SMIG_CHECK(memory != MAP_FAILED);
-    return FakeMachinePtr(new (memory) FakeMachine);
+    FakeMachinePtr machine(new (memory) FakeMachine);
+    SMIG_CHECK(::pipe2(machine->fault_pipe.data(), O_NONBLOCK | O_CLOEXEC) == 0);
+    return machine;
 }
 
 void fill_guest(FakeMachine& machine, std::uint64_t seed) {
@@ -355,7 +507,9 @@ void fill_guest(FakeMachine& machine, std::uint64_t seed) {
 std::uint64_t differing_pages(const FakeMachine& source, const FakeMachine& target) {
     std::uint64_t count = 0;
     for (std::uint64_t pfn = 0; pfn < kFakeTop; ++pfn)
-        if (source.in_image[pfn] && (!target.placed[pfn] || source.pages[pfn] != target.pages[pfn])) ++count;
+        if (source.in_image[pfn] && !target.freed[pfn] &&
+            (!target.placed[pfn] || source.pages[pfn] != target.pages[pfn]))
+            ++count;
     return count;
 }
 

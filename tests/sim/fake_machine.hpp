@@ -5,6 +5,10 @@
 // everything, GIVEN and CLONE stay, an image must be whole before a jump.  Its guest writes to memory
 // whenever a pass begins and before it is stopped, also to pages that were all-zero or free: a page that a
 // pass forgot, or that arrived in the wrong order, differs in the end.
+//
+// Three frames in four are anonymous.  What is owed at the capture is missing on the machine that jumps (it
+// looks it up at `origin`); there, once released, a process of its own is the guest: it touches pages, waits
+// for those that are missing, and lets go of some.
 #pragma once
 
 #include <array>
@@ -37,6 +41,22 @@ struct FakeMachine {
     std::atomic<std::uint64_t> restless_pages{200};  // the guest changes so many between two looks
     std::atomic<std::uint64_t> passes{0};
     std::atomic<bool> tracking{false};
+    FakeMachine* origin = nullptr;        // of a target: where its clone comes from
+    std::atomic<int> guest_pace_us{200};  // of a clone's guest, between two touches
+    std::atomic<int> install_pace_us{0};
+    std::array<int, 2> fault_pipe{-1, -1};
+    std::atomic<std::uint64_t> missing_pages{0};
+    std::atomic<std::uint64_t> owed_at_capture{0};
+    std::atomic<std::uint64_t> waits{0};  // that the guest has begun
+    std::atomic<std::uint64_t> waits_over{0};
+    std::atomic<std::uint64_t> guest_frees{0};
+    std::array<std::atomic<std::uint64_t>, 3> installed_by{};  // by origin
+    std::array<std::atomic<bool>, kFakeTop> owed{};            // source: at the capture; before it: marked
+    std::array<std::atomic<bool>, kFakeTop> missing{};         // clone
+    std::array<std::atomic<bool>, kFakeTop> waited{};
+    std::array<std::atomic<bool>, kFakeTop> freed{};
+    std::array<std::atomic<std::uint8_t>, kFakeTop> installs{};
+    std::array<std::atomic<std::uint8_t>, kFakeTop> arrivals{};  // installed or passed over
     std::array<std::atomic<bool>, kFakeTop> vacant{};
     std::array<std::atomic<bool>, kFakeTop> to_read{};  // changed since READ gave it, or never read
     std::array<std::atomic<bool>, kFakeTop> in_image{};
@@ -53,7 +73,11 @@ using FakeMachinePtr = std::unique_ptr<FakeMachine, UnmapFakeMachine>;
 FakeMachinePtr make_fake_machine();
 // Gives it a guest: pages with random bytes, all-zero pages, frames that hold nothing.
 void fill_guest(FakeMachine& machine, std::uint64_t seed);
-// How many frames of `source`'s image differ on `target`.
+[[nodiscard]] constexpr bool fake_anonymous(std::uint64_t pfn) {
+    return pfn / 64 % 4 != 0;
+}
+// How many frames of `source`'s image, or owed, differ on `target`; what the guest freed there does not
+// count.
 std::uint64_t differing_pages(const FakeMachine& source, const FakeMachine& target);
 
 // The jump: called in the process that asked for it, with the hand-over; the machine's state is CLONE.  What

@@ -65,7 +65,8 @@ public:
         std::function<void(bool in_order)> on_lost;
     };
 
-    Connection(Timeline& time, Wire& wire) : time_(time), wire_(wire) {}
+    Connection(Timeline& time, Wire& wire, std::size_t most_payload)
+        : time_(time), wire_(wire), ends_{State(most_payload), State(most_payload)} {}
 
     void attach(int side, End end) { ends_[index(side)].callbacks = std::move(end); }
     [[nodiscard]] bool open(int side) const { return ends_[index(side)].open; }
@@ -101,9 +102,10 @@ public:
 
 private:
     struct State {
+        explicit State(std::size_t most_payload) : reader(most_payload) {}
         End callbacks;
         FrameWriter writer;
-        FrameReader reader{1 << 14};
+        FrameReader reader;
         bool open = true;
         std::int64_t arrives = 0;
     };

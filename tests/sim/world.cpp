@@ -5,6 +5,7 @@
 
 #include "agent/policy/ownership.hpp"
 #include "agent/wire/codec.hpp"
+#include "agent/wire/owed_codec.hpp"
 #include "common/uapi/selfmigrate.h"
 #include "tests/sim/world_parts.hpp"
 
@@ -22,8 +23,8 @@ World::~World() {
         for (const int side : {0, 1}) connection->attach(side, {});
 }
 
-World::ConnectionPtr World::connect() {
-    connections_.push_back(std::make_shared<Connection>(time_, wire_));
+World::ConnectionPtr World::connect(std::size_t most_payload) {
+    connections_.push_back(std::make_shared<Connection>(time_, wire_, most_payload));
     return connections_.back();
 }
 
@@ -58,6 +59,7 @@ void World::stir() {
     if (time_.chance(faults_.heal_wire) && !std::exchange(wire_.up, true)) say("wire healed");
     if (time_.chance(faults_.kill_target_agent)) lose_target_agent();
     if (time_.chance(faults_.kill_target_vm)) lose_target_vm();
+    if (time_.chance(faults_.kill_clone_process)) kill_clone_process();
     if (attempts_.empty()) return;
     Attempt& attempt = *attempts_.back();
     if (attempt.stop_alive && time_.chance(faults_.kill_stop_process)) kill_stop_process(attempt);
@@ -93,6 +95,10 @@ void World::make_peace() {
 
 bool World::source_answers() const {
     return source_vm_up_ && !attempts_.empty() && attempts_.back()->answers();
+}
+
+bool World::source_finished() const {
+    return !attempts_.empty() && attempts_.back()->machine.state() == SMIG_SOURCE_FINISHED;
 }
 
 bool World::supervisor_took_over() const {
@@ -185,6 +191,8 @@ void World::perform(Attempt& attempt, const SourceAction& action) {
             return answer(attempt, action.caller, SMIG_WIRE_VOID);
         case SourceDo::answer_wait:
             return answer(attempt, action.caller, SMIG_WIRE_WAIT);
+        case SourceDo::serve_owed:
+            return serve_owed(attempt, action);
         case SourceDo::end_caller:
             if (attempt.callers.contains(action.caller)) attempt.callers[action.caller]->close(0);
             return;
@@ -199,9 +207,11 @@ void World::perform(Attempt& attempt, const SourceAction& action) {
             return;
         case SourceDo::retire:
             say("source powers off");
+            if (!missing_.empty()) break_rule("the source retires though pages are owed");
             time_.after(150, [this, self = attempt.shared_from_this()] {
                 source_vm_up_ = false;
                 for (auto& [number, caller] : self->callers) caller->vanish(0);
+                for (auto& [role, link] : self->owed_links) link->vanish(0);
             });
             return;
     }
@@ -213,7 +223,11 @@ void World::do_stop(Attempt& attempt) {
         if (time_.chance(faults_.device_fails)) return feed(*self, source_event::StopFailed{"stop"});
         guest_on_source_ = false;
         self->captured = true;
-        feed(*self, source_event::Stopped{});
+        owed_.clear();
+        if (time_.chance(faults_.owes))
+            for (std::uint64_t i = 0, pages = 1 + static_cast<std::uint64_t>(time_.pick(12)); i < pages; ++i)
+                owed_[100 + i] = static_cast<std::uint64_t>(time_.pick(1'000'000));
+        feed(*self, source_event::Stopped{!owed_.empty()});
     });
 }
 
@@ -343,6 +357,18 @@ void World::on_caller_frame(Attempt& attempt, int caller, const Frame& frame) {
         return feed(attempt,
                     source_event::Alive{caller, std::to_array(alive.epoch), std::to_array(alive.boot_nonce)});
     }
+    if (frame.type == SMIG_WIRE_OWED_HELLO) {
+        const auto hello = decode_owed_hello(frame.payload).value();
+        return feed(attempt, source_event::OwedCalled{caller, std::to_array(hello.epoch),
+                                                      std::to_array(hello.boot_nonce),
+                                                      static_cast<smig_wire_owed_role>(hello.role),
+                                                      hello.flags == SMIG_WIRE_OWED_AFRESH});
+    }
+    if (frame.type == SMIG_WIRE_DRAINED) {
+        const auto drained = decode_verdict(frame.payload).value();
+        return feed(attempt, source_event::Drained{caller, std::to_array(drained.epoch),
+                                                   std::to_array(drained.boot_nonce)});
+    }
     if (frame.type != SMIG_WIRE_RELEASED) return;
     const auto released = decode_verdict(frame.payload).value();
     feed(attempt,
@@ -355,6 +381,9 @@ void World::kill_stop_process(Attempt& attempt) {
     if (attempt.main) attempt.main->close(0);
     for (auto& [number, caller] : attempt.callers) caller->close(0);
     attempt.callers.clear();
+    for (auto& [role, link] : attempt.owed_links) link->close(0);
+    attempt.owed_links.clear();
+    attempt.owed.reset();
     // The module undoes, the supervisor sees it.
     time_.after(20 + time_.pick(100), [this, self = attempt.shared_from_this()] { supervise(*self); });
 }
@@ -369,7 +398,8 @@ void World::supervise(Attempt& attempt) {
     } else {
         if (!attempt.supervisor_alive) return;
         attempt.machine =
-            SourceMachine::adopt(SMIG_SOURCE_GIVEN, attempt.machine.epoch(), attempt.machine.boot_nonce());
+            SourceMachine::adopt(SMIG_SOURCE_GIVEN, attempt.machine.epoch(), attempt.machine.boot_nonce(),
+                                 !owed_.empty() && sabotage_ != Sabotage::forgets_owed);
     }
     attempt.adopted = true;
     say(std::string("supervisor: ") + state_name(attempt.machine.state()));

@@ -8,14 +8,18 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "agent/peer/clone_machine.hpp"
 #include "agent/peer/machine.hpp"
+#include "agent/peer/owed_machine.hpp"
 #include "agent/source/machine.hpp"
+#include "agent/source/owed_dispatch.hpp"
 #include "tests/sim/network.hpp"
 
 namespace smig::sim {
@@ -34,6 +38,9 @@ struct Faults {
     double device_fails = 0;  // per call
     double jump_hangs = 0;    // per jump
     double clone_sleeps = 0;  // per jump: wakes only after a minute
+    double owes = 0;          // per stop: pages stay owed
+    double kill_clone_process = 0;
+    double guest_frees = 0;  // per page that is missing when it is touched
 };
 
 // Rules of the code that a test breaks, to see that the world notices.
@@ -44,6 +51,9 @@ enum class Sabotage {
     supervisor_thaws_given,  // after the stop process's death the guest is thawed though it was given
     rollback_without_thaw,   // the source says it has rolled back, and leaves the guest frozen
     stale_stop_image,        // the stop sends nothing of what changed since the last pass
+    forgets_owed,            // the supervisor that takes over knows of no owed pages
+    drained_early,           // the clone says DRAINED while pages are missing
+    stale_owed_page,         // the source sends another page than was asked for
 };
 
 class World {
@@ -64,6 +74,11 @@ public:
     // Somebody on the source can still answer a clone.
     [[nodiscard]] bool source_answers() const;
     [[nodiscard]] bool clone_waits() const;
+    // Of the guest that runs on the clone: pages that are still on the source, and waits for them.
+    [[nodiscard]] std::size_t missing() const { return missing_.size(); }
+    [[nodiscard]] std::size_t owed_ever() const { return owed_.size(); }
+    [[nodiscard]] std::size_t guest_waits() const { return waited_.size(); }
+    [[nodiscard]] bool source_finished() const;
     // A landing environment waits for a source.
     [[nodiscard]] bool receiving() const { return receiving_ && target_vm_up_; }
     [[nodiscard]] bool supervisor_took_over() const;
@@ -78,7 +93,7 @@ private:
     struct Clone;
     using ConnectionPtr = std::shared_ptr<Connection>;
 
-    ConnectionPtr connect();
+    ConnectionPtr connect(std::size_t most_payload = 1 << 14);
     void say(const std::string& text);
     void break_rule(const std::string& text);
     void check();
@@ -100,6 +115,23 @@ private:
     void kill_stop_process(Attempt& attempt);
     void supervise(Attempt& attempt);
     void answer(Attempt& attempt, int caller, smig_wire_type type);
+
+    // Owed pages, the source's half and the clone's.
+    void begin_serving(Attempt& attempt);
+    void serve_owed(Attempt& attempt, const SourceAction& action);
+    void pump(Attempt& attempt);
+    void send_owed(Attempt& attempt, smig_wire_owed_role role, const OwedBatch& batch);
+    void on_owed_request(Attempt& attempt, smig_wire_owed_role role, const Frame& frame);
+    void fetch_owed(Clone& clone);
+    void perform(Clone& clone, const OwedActions& actions);
+    void perform(Clone& clone, const OwedAction& action);
+    void connect_owed(Clone& clone, smig_wire_owed_role role);
+    void on_owed_pages(Clone& clone, smig_wire_owed_role role, const Frame& frame);
+    void watch_owed(Clone& clone);
+    void end_owed_phase(Clone& clone);
+    void touch();
+    void kill_clone_process();
+    [[nodiscard]] std::shared_ptr<Attempt> attempt_of(const Clone& clone) const;
 
     // Target and clone.
     void accept(const ConnectionPtr& connection);
@@ -130,8 +162,13 @@ private:
     bool source_vm_up_ = true;
     bool guest_on_source_ = true;
     bool guest_on_clone_ = false;
-    bool given_ = false;                     // the source's module says so
-    std::array<std::uint64_t, 3> memory_{};  // of the guest: three pages, which it writes while it runs
+    bool given_ = false;                           // the source's module says so
+    std::array<std::uint64_t, 3> memory_{};        // of the guest: three pages, which it writes while it runs
+    std::map<std::uint64_t, std::uint64_t> owed_;  // at the capture: page, its contents
+    std::set<std::uint64_t> missing_;              // on the clone
+    std::set<std::uint64_t> waited_;               // of these; somebody waits
+    std::vector<std::uint64_t> announced_;         // and nobody has read it yet
+    std::map<std::uint64_t, int> installs_;
     std::string violation_;
     std::vector<std::string> log_;
 };

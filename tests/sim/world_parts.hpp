@@ -19,6 +19,9 @@ struct World::Attempt : std::enable_shared_from_this<World::Attempt> {
     smig_wire_image_end sent{};
     int passes_left = 0;
     std::int64_t watched = kNever;
+    std::unique_ptr<OwedIndex> owed_index;  // of whoever serves
+    std::unique_ptr<OwedDispatch> owed;
+    std::map<smig_wire_owed_role, ConnectionPtr> owed_links;
     bool stop_alive = true;
     bool supervisor_alive = true;
     bool adopted = false;  // the supervisor drives the machine
@@ -50,6 +53,9 @@ struct World::Clone : std::enable_shared_from_this<World::Clone> {
     WireId epoch;
     WireId boot_nonce;
     ConnectionPtr control;
+    std::unique_ptr<OwedMachine> owed;
+    std::map<smig_wire_owed_role, ConnectionPtr> owed_links;
+    int process = 1;  // the how manieth that drives it
     std::int64_t watched = kNever;
     bool alive = true;  // its machine
 };

@@ -193,9 +193,7 @@ void World::perform(Clone& clone, CloneDo action) {
     switch (action) {
         case CloneDo::connect: {
             // To the control port of the attempt that it was made in.
-            std::shared_ptr<Attempt> attempt;
-            for (const auto& one : attempts_)
-                if (one->machine.epoch() == clone.epoch) attempt = one;
+            const std::shared_ptr<Attempt> attempt = attempt_of(clone);
             const bool heard = attempt && attempt->answers() && source_vm_up_ && wire_.up;
             if (!heard) {
                 time_.after(wire_.up && source_vm_up_ ? 2 : 1000,
@@ -217,6 +215,7 @@ void World::perform(Clone& clone, CloneDo action) {
             return;
         }
         case CloneDo::send_alive:
+        case CloneDo::send_drained:
         case CloneDo::send_released: {
             smig_wire_alive alive{};
             std::ranges::copy(clone.epoch, alive.epoch);
@@ -226,7 +225,10 @@ void World::perform(Clone& clone, CloneDo action) {
             std::ranges::copy(clone.boot_nonce, released.boot_nonce);
             if (clone.control && clone.control->open(1)) {
                 const bool asks = action == CloneDo::send_alive;
-                clone.control->send(1, asks ? SMIG_WIRE_ALIVE : SMIG_WIRE_RELEASED,
+                clone.control->send(1,
+                                    asks                              ? SMIG_WIRE_ALIVE
+                                    : action == CloneDo::send_drained ? SMIG_WIRE_DRAINED
+                                                                      : SMIG_WIRE_RELEASED,
                                     asks ? encode(alive) : encode(released));
             } else {
                 time_.after(0, [this, self] { feed(*self, clone_event::Lost{}); });
@@ -245,7 +247,9 @@ void World::perform(Clone& clone, CloneDo action) {
                 guest_on_clone_ = true;
                 say("the guest runs on the clone");
                 check();
-                feed(*self, clone_event::Released{});
+                for (const auto& [page, contents] : owed_) missing_.insert(page);
+                if (!missing_.empty()) touch();
+                feed(*self, clone_event::Released{!missing_.empty()});
             });
             return;
         case CloneDo::reset_machine:
@@ -257,6 +261,11 @@ void World::perform(Clone& clone, CloneDo action) {
             clone_.reset();
             receiving_ = true;
             for (std::uint8_t& byte : nonce_) byte = static_cast<std::uint8_t>(time_.pick(256));
+            return;
+        case CloneDo::fetch_owed:
+            return fetch_owed(clone);
+        case CloneDo::report:
+            if (!missing_.empty()) break_rule("the move is reported as done though pages are missing");
             return;
         case CloneDo::announce:
         case CloneDo::finish:

@@ -40,6 +40,9 @@ Faults faults_of(std::uint64_t seed) {
     faults.device_fails = some(0.03);
     faults.jump_hangs = some(0.3);
     faults.clone_sleeps = some(0.3);
+    faults.owes = random() % 2 == 0 ? 0.7 : 0.0;
+    faults.kill_clone_process = some(0.01);
+    faults.guest_frees = some(0.2);
     return faults;
 }
 
@@ -55,6 +58,7 @@ struct Tally {
     int in_doubt = 0;
     int second_moves = 0;
     int taken_over = 0;
+    int with_owed = 0;
 };
 
 // What must hold when the dust has settled; empty when it does.
@@ -65,6 +69,11 @@ std::string broken_end(const World& world) {
     if (world.guest_on_source()) return "given, but the guest runs on the source";
     if (!world.guest_on_clone() && world.source_answers() && !world.target_vm_was_lost())
         return "given and both sides live, but the clone does not run";
+    if (!world.guest_on_clone() || world.missing() == 0) {
+        if (world.guest_waits() != 0) return "somebody waits for a page that is there";
+        return "";
+    }
+    if (world.source_answers()) return "both sides live, but pages of the guest are still missing";
     return "";
 }
 
@@ -79,6 +88,7 @@ void run(std::uint64_t seed, const Faults& faults, Tally& tally, bool tell) {
     if (world.supervisor_took_over()) ++tally.taken_over;
     if (world.guest_on_clone()) {
         ++tally.moved;
+        if (world.owed_ever() > 0 && world.missing() == 0) ++tally.with_owed;
         return;
     }
     if (world.given()) {
@@ -123,12 +133,14 @@ TEST_CASE("whatever happens, the guest has one owner, and before GO it is the so
     for (std::uint64_t seed = first; seed < first + runs; ++seed) run(seed, faults_of(seed), tally, false);
     std::cout << "seeds " << first << " to " << first + runs - 1 << ": moved " << tally.moved
               << ", rolled back " << tally.rolled_back << " (then moved " << tally.second_moves
-              << "), in doubt " << tally.in_doubt << ", supervisor took over " << tally.taken_over << "\n";
+              << "), in doubt " << tally.in_doubt << ", supervisor took over " << tally.taken_over
+              << ", with owed pages " << tally.with_owed << "\n";
     // Worlds that never meet a mishap prove nothing.
     CHECK(tally.moved > 0);
     CHECK(tally.rolled_back > 0);
     CHECK(tally.second_moves > 0);
     CHECK(tally.taken_over > 0);
+    CHECK(tally.with_owed > 0);
 }
 
 TEST_CASE("the world notices a source that says GO before it has committed") {
@@ -156,4 +168,56 @@ TEST_CASE("the world notices a rollback that leaves the guest frozen") {
 
 TEST_CASE("the world notices a stop that forgets what changed since the last pass") {
     CHECK(notices(Sabotage::stale_stop_image, {}));
+}
+
+TEST_CASE("in a quiet world every owed page comes and the source retires") {
+    Faults faults;
+    faults.owes = 1;
+    for (std::uint64_t seed = 1; seed <= 200; ++seed) {
+        World world(seed, faults);
+        world.move(kMove);
+        CHECK_MESSAGE((world.violation().empty() && world.guest_on_clone() && world.owed_ever() > 0 &&
+                       world.missing() == 0 && world.guest_waits() == 0 && world.source_finished()),
+                      story(world, seed));
+    }
+}
+
+TEST_CASE("owed pages come through cut wires and dying processes") {
+    Faults faults;
+    faults.owes = 1;
+    faults.cut_wire = 0.02;
+    faults.heal_wire = 0.05;
+    faults.corrupt = 0.01;
+    faults.kill_clone_process = 0.02;
+    faults.guest_frees = 0.1;
+    int drained = 0;
+    for (std::uint64_t seed = 1; seed <= 2000; ++seed) {
+        World world(seed, faults);
+        world.move(kMove);
+        world.make_peace();
+        world.run_for(kAftermath);
+        const std::string end = broken_end(world);
+        CHECK_MESSAGE(end.empty(), end, "\n", story(world, seed));
+        if (world.guest_on_clone() && world.owed_ever() > 0) ++drained;
+    }
+    CHECK(drained > 1000);
+}
+
+TEST_CASE("the world notices a supervisor that forgets that pages are owed") {
+    Faults faults;
+    faults.owes = 1;
+    faults.kill_stop_process = 0.03;
+    CHECK(notices(Sabotage::forgets_owed, faults));
+}
+
+TEST_CASE("the world notices a clone that says DRAINED too early") {
+    Faults faults;
+    faults.owes = 1;
+    CHECK(notices(Sabotage::drained_early, faults));
+}
+
+TEST_CASE("the world notices a source that sends the wrong page") {
+    Faults faults;
+    faults.owes = 1;
+    CHECK(notices(Sabotage::stale_owed_page, faults));
 }

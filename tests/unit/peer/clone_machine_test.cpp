@@ -137,3 +137,53 @@ TEST_CASE("a lost acknowledgement is asked for again, but not for ever") {
     CHECK(told >= 1);
     CHECK(machine.state() == SMIG_CLONE_RELEASED);
 }
+
+TEST_CASE("a guest with owed pages runs at once, and is reported when the last one is here") {
+    CloneMachine machine = asking();
+    (void)machine.on(Go{kEpoch, kNonce}, 0);
+    const CloneActions actions = machine.on(clone_event::Released{true}, 0);
+    CHECK(machine.state() == SMIG_CLONE_OWING);
+    CHECK(actions == CloneActions{CloneDo::send_released, CloneDo::fetch_owed});
+    for (const CloneEvent& event :
+         std::vector<CloneEvent>{Lost{true}, Lost{false}, DeadlinePassed{}, Void{kEpoch, kNonce}, Wait{}}) {
+        CHECK(machine.on(event, 1'000'000).empty());
+        CHECK(machine.state() == SMIG_CLONE_OWING);
+    }
+    const CloneActions done = machine.on(Drained{}, 0);
+    CHECK(machine.state() == SMIG_CLONE_RELEASED);
+    CHECK(has(done, CloneDo::report));
+    CHECK(has(done, CloneDo::connect));
+    CHECK(has(machine.on(Connected{}, 0), CloneDo::send_alive));
+    const CloneActions told = machine.on(Go{kEpoch, kNonce}, 0);
+    CHECK(has(told, CloneDo::send_drained));
+    CHECK_FALSE(has(told, CloneDo::send_released));
+    CHECK(has(machine.on(Lost{true}, 0), CloneDo::finish));
+    CHECK(machine.over());
+}
+
+TEST_CASE("a supervisor that takes the clone over while pages are owed asks nobody for GO") {
+    CloneMachine machine = CloneMachine::adopt_owing(kEpoch, kNonce, CloneLimits{});
+    CHECK(machine.state() == SMIG_CLONE_OWING);
+    CHECK(machine.on(Woke{}, 0) == CloneActions{CloneDo::fetch_owed});
+    CHECK(machine.on(Void{kEpoch, kNonce}, 0).empty());
+    CHECK(has(machine.on(Drained{}, 0), CloneDo::report));
+}
+
+TEST_CASE("DRAINED that nobody hears is told again, but not for ever") {
+    CloneMachine machine = CloneMachine::adopt_owing(kEpoch, kNonce, CloneLimits{});
+    (void)machine.on(Woke{}, 0);
+    std::int64_t now = 0;
+    int attempts = 0;
+    CloneActions actions = machine.on(Drained{}, now);
+    while (!machine.over()) {
+        if (has(actions, CloneDo::connect)) {
+            ++attempts;
+            actions = machine.on(ConnectFailed{}, now);
+            continue;
+        }
+        REQUIRE(machine.deadline_ms() < kNever);
+        now = std::max(now, machine.deadline_ms());
+        actions = machine.on(DeadlinePassed{}, now);
+    }
+    CHECK(attempts == CloneLimits{}.tell_attempts);
+}

@@ -52,7 +52,7 @@ struct Both {
     explicit Both(int passes = 0, Compress compress = Compress::off) : sender(*from, recorder, compress) {
         fill_guest(*source, 99);
         REQUIRE(from->begin(SMIG_ROLE_SOURCE).ok());
-        REQUIRE(sender.get_ready().ok());
+        REQUIRE(sender.get_ready(Pfn{kFakeTop}).ok());
         ImageBitmap vacant(Pfn{kFakeTop});
         smig_prepare prepare{};
         prepare.spare_pages = 500;
@@ -69,7 +69,7 @@ struct Both {
             smig_pass pass{};
             pass.bitmap = address(frames);
             pass.bitmap_bytes = frames.bytes();
-            REQUIRE(from->pass(pass).ok());
+            REQUIRE(from->pass(pass, 0).ok());
             send_all(frames);
         }
         ImageBitmap image(Pfn{kFakeTop});

@@ -14,6 +14,7 @@ TEST_CASE("the source owns the guest in every state before GIVEN, and after a ro
         CHECK(may_run_guest(static_cast<smig_session_state>(state)));
     CHECK(may_run_guest(SMIG_SOURCE_ROLLED_BACK));
     CHECK_FALSE(may_run_guest(SMIG_SOURCE_GIVEN));
+    CHECK_FALSE(may_run_guest(SMIG_SOURCE_OWING));
     CHECK_FALSE(may_run_guest(SMIG_SOURCE_FINISHED));
 }
 
@@ -21,6 +22,7 @@ TEST_CASE("the target never runs the guest, the clone only when released") {
     for (int state = SMIG_TARGET_LISTENING; state <= SMIG_TARGET_GONE_BACK; ++state)
         CHECK_FALSE(may_run_guest(static_cast<smig_session_state>(state)));
     CHECK_FALSE(may_run_guest(SMIG_CLONE_FENCED));
+    CHECK(may_run_guest(SMIG_CLONE_OWING));
     CHECK(may_run_guest(SMIG_CLONE_RELEASED));
     CHECK_FALSE(may_run_guest(SMIG_CLONE_REFUSED));
 }
@@ -33,7 +35,7 @@ TEST_CASE("every state has a name that leads back to it") {
         ++states;
         CHECK(state_named(state_name(state)) == state);
     }
-    CHECK(states == 20);
+    CHECK(states == 22);
     CHECK_FALSE(state_named("source-asleep").has_value());
 }
 

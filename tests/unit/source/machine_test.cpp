@@ -19,7 +19,7 @@ bool has(const SourceActions& actions, SourceDo what) {
 }
 
 // A machine that has come as far as `state` the ordinary way, at time 0.
-SourceMachine in_state(smig_session_state state) {
+SourceMachine in_state(smig_session_state state, bool owes = false) {
     SourceMachine machine(kEpoch, SourceLimits{});
     const auto step = [&](const SourceEvent& event) { (void)machine.on(event, 0); };
     step(Start{});
@@ -34,7 +34,7 @@ SourceMachine in_state(smig_session_state state) {
     step(PassDone{true});
     step(PassDone{false});
     if (state == SMIG_SOURCE_STOPPING) return machine;
-    step(Stopped{});
+    step(Stopped{owes});
     if (state == SMIG_SOURCE_SENDING) return machine;
     step(ImageSent{kSent});
     if (state == SMIG_SOURCE_AWAITING_READY) return machine;
@@ -44,6 +44,8 @@ SourceMachine in_state(smig_session_state state) {
     step(Committed{});
     if (state == SMIG_SOURCE_GIVEN) return machine;
     step(source_event::Released{1, kEpoch, kNonce});
+    if (!owes || state == SMIG_SOURCE_OWING) return machine;
+    step(Drained{1, kEpoch, kNonce});
     return machine;
 }
 
@@ -241,4 +243,77 @@ TEST_CASE("a supervisor goes on where the stop process died") {
     CHECK(has(given.on(Alive{1, kEpoch, kNonce}, 0), SourceDo::answer_go));
     SourceMachine back = SourceMachine::adopt(SMIG_SOURCE_ROLLED_BACK, kEpoch, kNonce);
     CHECK(has(back.on(Alive{1, kEpoch, kNonce}, 0), SourceDo::answer_void));
+}
+
+TEST_CASE("while pages are owed RELEASED does not retire the source, DRAINED does, once") {
+    SourceMachine machine = in_state(SMIG_SOURCE_OWING, true);
+    CHECK(machine.state() == SMIG_SOURCE_OWING);
+    CHECK(has(machine.on(source_event::Released{2, kEpoch, kNonce}, 0), SourceDo::end_caller));
+    CHECK(machine.state() == SMIG_SOURCE_OWING);
+    CHECK(has(machine.on(Alive{3, kEpoch, kNonce}, 0), SourceDo::answer_go));
+    CHECK(machine.on(Drained{4, kEpoch, WireId{9}}, 0).empty());
+    const SourceActions actions = machine.on(Drained{4, kEpoch, kNonce}, 0);
+    CHECK(has(actions, SourceDo::end_caller));
+    CHECK(has(actions, SourceDo::retire));
+    CHECK(machine.state() == SMIG_SOURCE_FINISHED);
+    const SourceActions again = machine.on(Drained{5, kEpoch, kNonce}, 0);
+    CHECK(has(again, SourceDo::end_caller));
+    CHECK_FALSE(has(again, SourceDo::retire));
+}
+
+TEST_CASE("a clone that calls for owed pages has released, whether RELEASED was heard or not") {
+    for (const smig_session_state state : {SMIG_SOURCE_GIVEN, SMIG_SOURCE_OWING}) {
+        SourceMachine machine = in_state(state, true);
+        const SourceActions actions = machine.on(OwedCalled{7, kEpoch, kNonce, SMIG_OWED_PUSH, true}, 0);
+        REQUIRE(actions.size() == 1);
+        CHECK(actions[0].what == SourceDo::serve_owed);
+        CHECK(actions[0].caller == 7);
+        CHECK(actions[0].role == SMIG_OWED_PUSH);
+        CHECK(actions[0].afresh);
+        CHECK(machine.state() == SMIG_SOURCE_OWING);
+    }
+    CHECK(has(in_state(SMIG_SOURCE_GIVEN, true).on(Drained{1, kEpoch, kNonce}, 0), SourceDo::retire));
+}
+
+TEST_CASE("nobody is served owed pages before commit, after a rollback, or by another name") {
+    for (const smig_session_state state : kBeforeCommit) {
+        if (state == SMIG_SOURCE_CHECKING) continue;  // no control port yet, and no nonce
+        SourceMachine machine = in_state(state, true);
+        CHECK(has(machine.on(OwedCalled{1, kEpoch, kNonce, SMIG_OWED_DEMAND, false}, 0),
+                  SourceDo::answer_wait));
+        CHECK(machine.on(Drained{1, kEpoch, kNonce}, 0).empty());
+        CHECK(machine.state() == state);
+    }
+    SourceMachine back = in_state(SMIG_SOURCE_AWAITING_ALIVE, true);
+    (void)back.on(DeadlinePassed{}, back.deadline_ms());
+    CHECK(has(back.on(OwedCalled{1, kEpoch, kNonce, SMIG_OWED_DEMAND, false}, 0), SourceDo::answer_void));
+    SourceMachine owing = in_state(SMIG_SOURCE_OWING, true);
+    for (const auto& [epoch, nonce] : {std::pair{WireId{9}, kNonce}, std::pair{kEpoch, WireId{9}}})
+        CHECK(has(owing.on(OwedCalled{1, epoch, nonce, SMIG_OWED_DEMAND, false}, 0), SourceDo::answer_void));
+    CHECK(owing.state() == SMIG_SOURCE_OWING);
+}
+
+TEST_CASE("where nothing is owed neither a call for pages nor DRAINED means anything") {
+    SourceMachine machine = in_state(SMIG_SOURCE_GIVEN);
+    CHECK(has(machine.on(OwedCalled{1, kEpoch, kNonce, SMIG_OWED_DEMAND, false}, 0), SourceDo::end_caller));
+    CHECK(machine.on(Drained{1, kEpoch, kNonce}, 0).empty());
+    CHECK(machine.state() == SMIG_SOURCE_GIVEN);
+}
+
+TEST_CASE("in OWING nothing but DRAINED changes anything, for ever") {
+    SourceMachine machine = in_state(SMIG_SOURCE_OWING, true);
+    std::vector<SourceEvent> events = failures();
+    events.insert(events.end(), {DeadlinePassed{}, CancelAsked{}, Stopped{}, Landed{}, Ready{}, ImageSent{},
+                                 ClocksSampled{}, Prepared{}, PassDone{}});
+    for (const SourceEvent& event : events) {
+        CHECK(machine.on(event, kNever).empty());
+        CHECK(machine.state() == SMIG_SOURCE_OWING);
+    }
+    CHECK(machine.deadline_ms() == kNever);
+}
+
+TEST_CASE("a supervisor that takes over while pages are owed serves them") {
+    SourceMachine machine = SourceMachine::adopt(SMIG_SOURCE_GIVEN, kEpoch, kNonce, true);
+    CHECK(has(machine.on(OwedCalled{1, kEpoch, kNonce, SMIG_OWED_DEMAND, false}, 0), SourceDo::serve_owed));
+    CHECK(has(machine.on(Drained{1, kEpoch, kNonce}, 0), SourceDo::retire));
 }

@@ -26,7 +26,7 @@ Observation hanging_in(std::uint32_t device_state) {
 }  // namespace
 
 TEST_CASE("a stop process that speaks is left alone") {
-    for (std::uint32_t state = 0; state <= SMIG_STATE_CLONE; ++state) {
+    for (std::uint32_t state = 0; state <= SMIG_STATE_OWING; ++state) {
         Observation seen;
         seen.device_state = state;
         CHECK(supervise(seen) == Supervision::watch);
@@ -52,6 +52,7 @@ TEST_CASE("after a death the module says what to do") {
     CHECK(supervise(dead_in(0)) == Supervision::watch);
     CHECK(supervise(dead_in(SMIG_STATE_GIVEN)) == Supervision::give);
     CHECK(supervise(dead_in(SMIG_STATE_CLONE)) == Supervision::be_clone);
+    CHECK(supervise(dead_in(SMIG_STATE_OWING)) == Supervision::be_clone);
     CHECK(supervise(dead_in(SMIG_STATE_IDLE)) == Supervision::report_leave);
 }
 

@@ -113,7 +113,7 @@ TEST_CASE("BadVersion") {
 
 TEST_CASE("BadType: zero and beyond the last") {
     for (const std::uint16_t type :
-         {std::uint16_t{0}, std::uint16_t{SMIG_WIRE_VACANT + 1}, std::uint16_t{0xffff}}) {
+         {std::uint16_t{0}, std::uint16_t{SMIG_WIRE_DRAINED + 1}, std::uint16_t{0xffff}}) {
         Bytes stream = sealed(SMIG_WIRE_JUMP, {});
         put_le<std::uint16_t>(stream.data() + 6, type);
         check_fault(stream, WireFault::bad_type);
