@@ -92,6 +92,11 @@ def chain(logs: Path) -> None:
         scene.finish()
 
 
+def _free_share(scene: Scene) -> float:
+    words = dict(line.split(":") for line in scene.run("cat /proc/meminfo").splitlines())
+    return int(words["MemFree"].split()[0]) / int(words["MemTotal"].split()[0])
+
+
 @test("an aged guest, less than 3 % of its memory free", 180)
 def aged(logs: Path) -> None:
     with Scene(Plan(disk_mib=1024), logs) as scene:
@@ -102,8 +107,11 @@ def aged(logs: Path) -> None:
             "for i in $(seq 60); do cat /disk/random > /disk/old$i; done; sync; cat /disk/old* > /dev/null",
             120,
         )
-        words = dict(line.split(":") for line in scene.run("cat /proc/meminfo").splitlines())
-        free = int(words["MemFree"].split()[0]) / int(words["MemTotal"].split()[0])
+        # Reclaim frees some at a time: what is free goes up and down with the files that are read.
+        for file in range(1, 61):
+            if (free := _free_share(scene)) < 0.03:
+                break
+            scene.run(f"cat /disk/old{file} > /dev/null")
         expect(free < 0.03, f"{free:.1%} of the guest's memory is free: this is no aged guest")
         number, target = scene.target()
         scene.move(number, target)
