@@ -160,7 +160,8 @@ static int mark_mm(struct mm_struct *mm, struct marking *m, bool frozen)
 	return 0;
 }
 
-static bool runs_on(struct task_struct *task)
+/* A process that a stop does not freeze, the caller's among them: nothing of it is owed. */
+bool smig_owed_runs_on(struct task_struct *task)
 {
 	return task->flags & (PF_NOFREEZE | PF_SUSPEND_TASK) || task->mm == current->mm ||
 	       task_tgid_nr(task) == 1;
@@ -192,7 +193,7 @@ static int exclude(void)
 {
 	struct smig_walk walk = { .pte = note_used, .leaf = note_used_large };
 	struct mm_struct **mms;
-	long i, nr = smig_walk_hold_mms(&mms, runs_on);
+	long i, nr = smig_walk_hold_mms(&mms, smig_owed_runs_on);
 	int ret = 0;
 
 	if (nr < 0)

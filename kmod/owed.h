@@ -28,6 +28,7 @@
 #include "smig.h"
 
 struct ftrace_regs;
+struct task_struct;
 
 /*
  * try_to_migrate() may leave the flush of TLBs to its caller since commit 7e12beb8ca2a
@@ -95,6 +96,7 @@ void smig_owed_cleanup(void);
 /* mark.c */
 int smig_owed_mark(struct smig_owe *arg);
 int smig_owed_hold(bool mark);
+bool smig_owed_runs_on(struct task_struct *task);
 
 /* owed_list.c */
 int smig_owed_list(struct smig_owed_list *arg);

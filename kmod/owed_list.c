@@ -38,12 +38,21 @@ void smig_owed_end_list(void)
 	memset(&listing, 0, sizeof(listing));
 }
 
+/*
+ * The space of a process that runs on is not held: if it dies, its device must close, or
+ * nobody could adopt the move.
+ */
+static bool may_owe(struct task_struct *task)
+{
+	return !smig_owed_runs_on(task);
+}
+
 static int begin_listing(void)
 {
 	long nr;
 
 	smig_owed_end_list();
-	nr = smig_walk_hold_mms(&listing.mms, NULL);
+	nr = smig_walk_hold_mms(&listing.mms, may_owe);
 	if (nr < 0)
 		return nr;
 	listing.nr_mms = nr;
