@@ -109,9 +109,15 @@ std::optional<OwedBatch> OwedDispatch::next_answer() {
         std::clamp<std::size_t>(window_.bytes() / kPageBytes / 2, kLeastSpeculated, kMostSpeculated);
     for (; !asked_.empty() && batch.pfns.size() < kAnswerPages; asked_.pop_front()) {
         const std::uint64_t pfn = asked_.front();
-        batch.pfns.push_back(pfn);
         const auto place = index_.find(pfn);
-        if (!place) continue;
+        if (!place) {
+            // Alone: what the module refuses to read must not hold up what others wait for.
+            if (!batch.pfns.empty()) break;
+            batch.pfns.push_back(pfn);
+            asked_.pop_front();
+            break;
+        }
+        batch.pfns.push_back(pfn);
         left_.erase(*place);
         speculated_.clear();
         speculator_.demand(*place, left_, most, speculated_);
@@ -168,7 +174,10 @@ void OwedDispatch::sent(smig_wire_owed_role role, const OwedBatch& batch, std::u
 
 void OwedDispatch::undo(const OwedBatch& batch) {
     for (const std::uint64_t pfn : batch.pfns) {
-        if (const auto place = index_.find(pfn)) owe_again(*place);
+        const auto place = index_.find(pfn);
+        // Nobody listed it, and it could not be read: no page that is owed.
+        if (!place) continue;
+        owe_again(*place);
         if (batch.origin == SMIG_OWED_ASKED) asked_.push_back(pfn);
     }
 }

@@ -109,6 +109,18 @@ TEST_CASE("who asks for what nobody listed gets it") {
     CHECK(source.next(SMIG_OWED_DEMAND) == Pfns{5});
 }
 
+TEST_CASE("who asks for what cannot be read holds up nobody") {
+    Source source;
+    source.fetch({1005, 7, 1006});
+    CHECK(source.next(SMIG_OWED_DEMAND) == Pfns{1005});
+    const auto refused = source.dispatch.next(SMIG_OWED_DEMAND);
+    REQUIRE(refused.has_value());
+    CHECK(refused->pfns == Pfns{7});
+    source.dispatch.undo(*refused);
+    CHECK(source.next(SMIG_OWED_DEMAND) == Pfns{1006});
+    CHECK(source.next(SMIG_OWED_DEMAND).empty());
+}
+
 TEST_CASE("what is pushed and not taken yet stays within the window") {
     Source source;
     std::uint64_t frames = 0;
