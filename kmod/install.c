@@ -26,6 +26,7 @@ static struct {
 	u64 speculated, speculated_used;
 	u64 pushed, pushed_used;
 	u64 freed;
+	u64 looked_ns;	/* for used pages; 0: not yet */
 } figures;
 
 void smig_owed_forget_figures(void)
@@ -165,13 +166,17 @@ static void find_used(void)
 /* Under smig.lock. */
 int smig_owed_status(struct smig_owed_status *arg)
 {
-	static u64 looked_ns;
 	u64 now = ktime_get_ns();
 
-	/* a look at all page tables: not with every glance at the progress */
-	if (smig_owed.total && (!smig_owed_left() || now - looked_ns > NSEC_PER_SEC)) {
+	/*
+	 * A look at all page tables: not with every glance at the progress, and not while
+	 * the first faults wait for the caller.
+	 */
+	if (!figures.looked_ns)
+		figures.looked_ns = now;
+	if (smig_owed.total && (!smig_owed_left() || now - figures.looked_ns > NSEC_PER_SEC)) {
 		find_used();
-		looked_ns = ktime_get_ns();
+		figures.looked_ns = ktime_get_ns();
 	}
 	if (arg->flags & SMIG_OWED_REPEAT)
 		smig_fault_repeat();

@@ -42,7 +42,7 @@ void on_interrupt(int) {
 
 struct Arguments {
     std::string target;
-    std::string mode = "precopy";
+    std::string mode = traits_of(TransferOptions{}.mode).name;
     std::string speculate;
     std::string bandwidth = "0";
     std::string compress = "auto";
@@ -83,9 +83,9 @@ Result<void> complete(Arguments& arguments) {
     if (!traits_of(*mode).passes && (transfer.dry_run || transfer.verify || transfer.hash))
         return Error{Remedy::refused, "--dry-run, --verify and --detect are about passes: --mode precopy"};
     if (!arguments.speculate.empty()) {
-        if (!traits_of(*mode).speculates)
+        if (!traits_of(*mode).owes)
             return Error{Remedy::refused,
-                         "--speculate: " + arguments.mode + " does not; --mode hybrid or auto"};
+                         "--speculate: mode " + arguments.mode + " owes no page; --mode hybrid or auto"};
         auto rules = parse_speculation(arguments.speculate);
         if (!rules) return rules.error().within("--speculate");
         transfer.speculation = rules.value();
@@ -304,6 +304,10 @@ int to_command(int argc, const char* const* argv) {
                  "do not power off afterwards: stay frozen and fenced");
     app.add_flag("--insecure", arguments.options.insecure,
                  "agree that nothing is authenticated or encrypted");
+    app.add_option("--push-after", transfer.push_after_ms,
+                   "test aid: for so long after the switch owed pages travel only when they are asked for")
+        ->type_name("MS")
+        ->check(CLI::Range(0, 3'600'000));
     app.add_option("--hold", arguments.holds, "test aid: wait in a phase")->type_name("PHASE:MS");
     try {
         app.parse(argc, argv);

@@ -154,19 +154,32 @@ private:
         return {};
     }
 
+    OwedClient& call_for_owed() {
+        owed_phase_.emplace(OwedPhase{context_.device,
+                                      {},
+                                      {},
+                                      context_.handover.epoch,
+                                      context_.handover.boot_nonce,
+                                      context_.pulse,
+                                      context_.outcome.owed,
+                                      context_.tell_owing,
+                                      [this] { (void)context_.announce(0); }});
+        set_addresses(owed_phase_->local, owed_phase_->remote);
+        OwedClient& client = owed_client_.emplace(*owed_phase_);
+        client.call();
+        return client;
+    }
+
+    [[nodiscard]] bool is_owed() {
+        smig_owed_status status{};
+        return context_.device.owed_status(status, 0).ok() && status.left_pages > 0;
+    }
+
     CloneEvent fetch_owed() {
         if (!context_.owing) wait(context_.holds.ms_in(SMIG_CLONE_OWING));
-        OwedPhase phase{context_.device,
-                        {},
-                        {},
-                        context_.handover.epoch,
-                        context_.handover.boot_nonce,
-                        context_.pulse,
-                        context_.outcome.owed,
-                        context_.tell_owing,
-                        [this] { (void)context_.announce(0); }};
-        set_addresses(phase.local, phase.remote);
-        OwedClient(phase).run();
+        OwedClient& client = owed_client_ ? *owed_client_ : call_for_owed();
+        client.run();
+        owed_client_.reset();
         context_.outcome.drained_ns = mono_ns();
         return clone_event::Drained{};
     }
@@ -179,6 +192,7 @@ private:
     CloneEvent release() {
         context_.outcome.go_ns = context_.outcome.go_ns != 0 ? context_.outcome.go_ns : mono_ns();
         smig_release release{};
+        if (!owed_client_ && is_owed()) (void)call_for_owed();
         if (context_.outcome.fence_open_ns == 0) {
             if (auto opened = context_.device.release(release, SMIG_RELEASE_FENCES_ONLY); !opened)
                 return release_failed(opened.error());
@@ -187,6 +201,7 @@ private:
             for (const std::string& failure : context_.announce(0)) remark(context_.outcome, failure);
             context_.outcome.announced_ns = mono_ns();
         }
+        if (owed_client_) owed_client_->await_answer();
         release = {};
         if (auto released = context_.device.release(release, 0); !released)
             return release_failed(released.error());
@@ -242,6 +257,8 @@ private:
     CloneContext& context_;
     CloneMachine machine_;
     std::optional<Channel> channel_;
+    std::optional<OwedPhase> owed_phase_;
+    std::optional<OwedClient> owed_client_;  // from GO on, if anything is owed
     int attempts_ = 0;
 };
 

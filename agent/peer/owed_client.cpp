@@ -35,14 +35,27 @@ OwedClient::OwedClient(OwedPhase& phase)
 
 OwedClient::~OwedClient() = default;
 
+void OwedClient::call() {
+    perform(machine_.begin(mono_ms()));
+}
+
+void OwedClient::await_answer() {
+    const std::int64_t until = mono_ms() + kAnswerMs;
+    const auto open = [](const Link& one) { return one.channel.has_value(); };
+    while (mono_ms() < until && !std::ranges::all_of(links_, open)) {
+        wait(until);
+        answer_connects();
+        perform(machine_.tick(mono_ms()));
+    }
+}
+
 void OwedClient::run() {
     // All that waits for a page waits for this process; it must not wait for those that do not.
     ::setpriority(PRIO_PROCESS, 0, -20);
     later_ms_ = mono_ms() + kLaterMs;
-    perform(machine_.begin(mono_ms()));
     while (!machine_.over()) {
         if (phase_.pulse) phase_.pulse();
-        wait();
+        wait(kNever);
         answer_connects();
         read_faults();
         // Faults are answered by the first of the two.
@@ -57,9 +70,9 @@ void OwedClient::run() {
     if (later_ms_ != 0 && phase_.later) phase_.later();
 }
 
-void OwedClient::wait() {
+void OwedClient::wait(std::int64_t until_ms) {
     polled_.clear();
-    std::int64_t due = std::min(machine_.deadline_ms(), mono_ms() + kPulseMs);
+    std::int64_t due = std::min({machine_.deadline_ms(), mono_ms() + kPulseMs, until_ms});
     if (later_ms_ != 0) due = std::min(due, later_ms_);
     if (const int fd = phase_.device.fault_fd(); fd >= 0)
         polled_.push_back({fd, POLLIN, 0});

@@ -22,7 +22,7 @@
 namespace smig {
 
 struct OwedPhase {
-    Device& device;  // in state OWING
+    Device& device;  // in state CLONE until run(), then OWING
     SocketAddress local;
     SocketAddress remote;
     WireId epoch{};
@@ -39,10 +39,15 @@ public:
     explicit OwedClient(OwedPhase& phase);
     ~OwedClient();
 
-    // Returns when nothing is owed.
+    // Calls the source; does not wait for it.
+    void call();
+    // Waits a little for it to answer: a fault that finds connections open waits for its page alone.
+    void await_answer();
+    // After call().  Returns when nothing is owed.
     void run();
 
     static constexpr std::int64_t kLaterMs = 20;
+    static constexpr std::int64_t kAnswerMs = 20;  // at most, in await_answer()
 
 private:
     struct Buffers;
@@ -61,7 +66,7 @@ private:
     void lose(smig_wire_owed_role role);
     void repeat();
     void look();
-    void wait();
+    void wait(std::int64_t until_ms);
     void answer_connects();
     void read_faults();
     void receive(smig_wire_owed_role role);

@@ -18,7 +18,7 @@ struct ModeTraits {
     bool one_pass;    // and the stop follows the first of them
     bool anonymous;   // passes bring anonymous memory as well
     bool owes;        // at the stop what is anonymous and lacking stays on the source, to be fetched
-    bool speculates;  // pages go along with one that is asked for
+    bool speculates;  // pages go along with one that is asked for, unless another choice is made
     smig_wire_push_order order;
 };
 

@@ -14,9 +14,10 @@
 namespace smig {
 
 struct TransferOptions {
-    Mode mode = Mode::precopy;
+    Mode mode = Mode::automatic;
     std::optional<SpeculationRules> speculation;  // none: the mode's own
     PassLimits passes;
+    std::int64_t push_after_ms = 0;           // test aid: owed pages that nobody asked for wait so long
     std::uint64_t bandwidth_bytes_per_s = 0;  // of the passes; 0: no cap
     Compress compress = Compress::automatic;
     bool verify = false;  // the stop hashes what it believes unchanged

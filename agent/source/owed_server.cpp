@@ -19,6 +19,19 @@ constexpr std::int64_t kUnreadableMs = 100;
 constexpr int kTurnFrames = 64;  // sent before the sockets are looked at again
 static_assert(OwedDispatch::kMostPages <= SMIG_WIRE_MAX_PAGES);
 
+// How the chosen mode goes about it.
+OwedRules owed_rules(const TransferOptions& transfer) {
+    const ModeTraits& mode = traits_of(transfer.mode);
+    OwedRules rules;
+    if (transfer.speculation)
+        rules.speculation = *transfer.speculation;
+    else if (mode.speculates)
+        rules.speculation = all_speculation();
+    rules.order = mode.order;
+    rules.adapts = transfer.mode == Mode::automatic && !transfer.speculation;
+    return rules;
+}
+
 }  // namespace
 
 struct OwedServer::Buffers {
@@ -30,17 +43,10 @@ struct OwedServer::Buffers {
     std::array<std::byte, OwedDispatch::kMostPages * kPageBytes> pages;
 };
 
-OwedRules owed_rules(const TransferOptions& transfer) {
-    const ModeTraits& mode = traits_of(transfer.mode);
-    OwedRules rules;
-    if (mode.speculates) rules.speculation = transfer.speculation.value_or(all_speculation());
-    rules.order = mode.order;
-    rules.adapts = transfer.mode == Mode::automatic && !transfer.speculation;
-    return rules;
-}
-
-OwedServer::OwedServer(const OwedRules& rules, const PushWindow& window)
-    : dispatch_(index_, rules, window), buffers_(std::make_unique<Buffers>()) {}
+OwedServer::OwedServer(const TransferOptions& transfer, const PushWindow& window)
+    : dispatch_(index_, owed_rules(transfer), window),
+      push_after_ms_(transfer.push_after_ms),
+      buffers_(std::make_unique<Buffers>()) {}
 
 OwedServer::~OwedServer() = default;
 
@@ -64,6 +70,7 @@ Result<void> OwedServer::begin(Device& device, const Known& known) {
     index_.seal();
     mean_run_x100_ = index_.mean_run_x100();
     dispatch_.begin(known.bytes_per_s);
+    push_from_ms_ = mono_ms() + push_after_ms_;
     device_ = &device;
     return {};
 }
@@ -175,6 +182,7 @@ std::int64_t OwedServer::service() {
         if (frame > 0) receive(SMIG_OWED_DEMAND);
         if (send_next(SMIG_OWED_DEMAND)) continue;
         receive(SMIG_OWED_PUSH);
+        if (const std::int64_t now = mono_ms(); now < push_from_ms_) return push_from_ms_ - now;
         if (!send_next(SMIG_OWED_PUSH)) return kNever;
     }
     return 0;

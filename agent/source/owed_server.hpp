@@ -19,12 +19,9 @@
 
 namespace smig {
 
-// How the chosen mode goes about it.
-[[nodiscard]] OwedRules owed_rules(const TransferOptions& transfer);
-
 class OwedServer {
 public:
-    OwedServer(const OwedRules& rules, const PushWindow& window);
+    OwedServer(const TransferOptions& transfer, const PushWindow& window);
     ~OwedServer();
 
     // Before the stop: the memory that so many pages take to be served.
@@ -66,6 +63,8 @@ private:
 
     OwedIndex index_;
     OwedDispatch dispatch_;
+    std::int64_t push_after_ms_;
+    std::int64_t push_from_ms_ = 0;
     std::unique_ptr<Buffers> buffers_;
     Device* device_ = nullptr;
     std::uint64_t sent_before_ = 0;

@@ -46,7 +46,7 @@ public:
           channel_(std::move(connection.socket), connection.writer,
                    FrameReader(kTargetPayload, connection.next_received_sequence), pulse_),
           port_(std::move(listener), pulse_),
-          owed_(owed_rules(plan.transfer), PushWindow(2 * plan.land.clock_error_ns, 0)),
+          owed_(plan.transfer, PushWindow(2 * plan.land.clock_error_ns, 0)),
           callers_(port_, shared_, *plan.power, plan.keep_source, owed_),
           report_(std::move(report)) {}
 
@@ -430,13 +430,15 @@ private:
         return event_of_target(frame, info_.ram_pages, landed_);
     }
 
-    // Once GO is on its way; how long there is nothing to do about it (ms).
+    // What is owed is listed while the clone wakes, and served once GO is on its way; how long there is
+    // nothing to do about it (ms).
     std::int64_t serve_owed() {
         const bool given = machine_.state() == SMIG_SOURCE_GIVEN || machine_.state() == SMIG_SOURCE_OWING;
-        if (!given || shared_.owed_pages == 0) return kNever;
+        if (shared_.owed_pages == 0 || (!given && machine_.state() != SMIG_SOURCE_AWAITING_ALIVE))
+            return kNever;
         if (!owed_.begun() && !owed_.begin(*device_, {&sender_->sent(), passes_->link_bytes_per_s()}))
             return kPulseMs;
-        return owed_.service();
+        return given ? owed_.service() : kNever;
     }
 
     StopPlan& plan_;

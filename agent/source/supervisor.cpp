@@ -102,7 +102,7 @@ private:
         const bool owes = shared_.owed_pages > 0;
         SourceMachine machine = SourceMachine::adopt(state, shared_.epoch, shared_.boot_nonce, owes);
         ControlPort port(std::move(listener_), {});
-        OwedServer owed(owed_rules(plan_.transfer), PushWindow(2 * plan_.land.clock_error_ns, 0));
+        OwedServer owed(plan_.transfer, PushWindow(2 * plan_.land.clock_error_ns, 0));
         CallerService callers(port, shared_, *plan_.power, plan_.keep_source, owed);
         if (state == SMIG_SOURCE_GIVEN) plan_.power->forbid_restart();
         std::vector<pollfd> polled;

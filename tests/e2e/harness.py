@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registers tests, bounds each in time, keeps the logs of those that fail."""
+"""Registers tests, bounds each in time, runs some side by side, keeps the logs of those that fail."""
 
+import multiprocessing
+import queue
 import shutil
 import signal
 import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
 from lab.errors import LabError
 from lab.paths import OUT
@@ -84,13 +86,42 @@ def run(one: Test) -> str | None:
     return reason
 
 
-def run_all(wanted: list[Test]) -> int:
-    """Runs tests one after the other; the process's exit code."""
-    failed = []
-    for one in wanted:
+def _work(numbers: Any, results: Any, wanted: list[Test]) -> None:
+    while (number := numbers.get()) is not None:
         start = time.monotonic()
-        reason = run(one)
-        took = time.monotonic() - start
+        reason = run(wanted[number])
+        results.put((number, reason, time.monotonic() - start))
+
+
+def _results(wanted: list[Test], jobs: int) -> Iterator[tuple[Test, str | None, float]]:
+    """(test, why it failed, seconds) as they end.  What workers keep between tests they keep for themselves."""
+    context = multiprocessing.get_context("fork")
+    numbers, results = context.Queue(), context.Queue()
+    for number in [*range(len(wanted)), *[None] * jobs]:
+        numbers.put(number)
+    # they end with this process
+    workers = [context.Process(target=_work, args=(numbers, results, wanted), daemon=True) for _ in range(jobs)]
+    for worker in workers:
+        worker.start()
+    left = set(range(len(wanted)))
+    while left:
+        alive = any(worker.is_alive() for worker in workers)
+        try:
+            number, reason, took = results.get(timeout=1)
+        except queue.Empty:
+            if alive:
+                continue
+            for number in sorted(left):
+                yield wanted[number], "the process that was to run it has ended", 0
+            return
+        left.remove(number)
+        yield wanted[number], reason, took
+
+
+def run_all(wanted: list[Test], jobs: int) -> int:
+    """Runs tests, `jobs` at a time; the process's exit code."""
+    failed = []
+    for one, reason, took in _results(wanted, jobs):
         print(f"{'FAILED' if reason else 'passed'}  {took:5.0f} s  {one.name}", flush=True)
         if reason:
             failed.append(one.name)

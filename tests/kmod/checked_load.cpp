@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -20,12 +21,15 @@
 #include <random>
 #include <thread>
 
+#include "tests/kmod/ring.hpp"
+
 namespace {
 
 constexpr size_t kPage = 4096;
 constexpr size_t kWords = kPage / 8;
 constexpr int kMaxProcesses = 8;
 constexpr int kThreads = 2;
+constexpr size_t kMostWays = 32;
 
 using Page = uint64_t[kWords];
 
@@ -35,6 +39,7 @@ struct CheckedLoad::Shared {
     struct alignas(64) Steps {
         std::atomic<uint64_t> done;
     } steps[kMaxProcesses][kThreads];
+    std::atomic<uint64_t> found_away[kMostWays];
     std::atomic<bool> bad;
     char text[256];
 };
@@ -64,94 +69,25 @@ public:
         direct_ = open(("/disk/direct" + std::to_string(getpid()) + "." + std::to_string(seed)).c_str(),
                        O_RDWR | O_CREAT | O_DIRECT, 0600);
         own_memory_ = open("/proc/self/mem", O_RDWR);
+        page_map_ = open("/proc/self/pagemap", O_RDONLY);
         if (pipe(pipe_) != 0) fail("pipe", 0, 0);
     }
 
-    void step() {
-        const size_t page = pick(pages_), run = 1 + pick(std::min<size_t>(16, pages_ - page));
-        switch (pick(17)) {
-            case 0:
-            case 1:
-            case 2:
-                for (size_t i = page; i < page + run; i++) check("read", i);
-                break;
-            case 3:
-            case 4:
-                rewrite(page);
-                break;
-            case 5:
-                forked(page);
-                break;
-            case 6:
-                protected_read(page, run);
-                break;
-            case 7:
-                moved(page, run);
-                break;
-            case 8:
-                dropped(page, run);
-                break;
-            case 9:
-                madvise(address(page), run * kPage, pick(2) ? MADV_PAGEOUT : MADV_COLD);
-                break;
-            case 10:
-                own_memory(page);
-                break;
-            case 11:
-                other_process(page);
-                break;
-            case 12:
-                spliced(page);
-                break;
-            case 13:
-                futexes(page);
-                break;
-            case 14:
-                direct(page);
-                break;
-            case 15:
-                mlock(address(page), run * kPage);
-                check("mlock", page);
-                munlock(address(page), run * kPage);
-                break;
-            case 16:
-                one_word(page);
-                break;
-        }
-        check("after", page);
-    }
+    // One of kWays, by number.
+    void step(size_t way);
+    // Whether a step of that kind found its first page away, so that it had to come first.
+    bool was_away() const { return was_away_; }
 
-private:
-    size_t pick(size_t below) { return chance_() % below; }
-    char* address(size_t page) const { return at_ + page * kPage; }
-    uint64_t* words(size_t page) const { return reinterpret_cast<uint64_t*>(address(page)); }
-
-    void fail(const char* how, size_t page, uint64_t found) {
-        if (!bad_->exchange(true))
-            std::snprintf(text_, text_bytes_, "%s: process %d page %zu generation %llu is %llx (errno %d)",
-                          how, getpid(), page, static_cast<unsigned long long>(generation_[page]),
-                          static_cast<unsigned long long>(found), errno);
+    void read_run(size_t page, size_t run) {
+        for (size_t i = page; i < page + run; i++) check("read", i);
     }
-    void check_words(const char* how, size_t page, const uint64_t* found) {
-        for (size_t i = 0; i < kWords; i++)
-            if (found[i] != word(page, generation_[page], i)) return fail(how, page, found[i]);
-    }
-    void check(const char* how, size_t page) { check_words(how, page, words(page)); }
-    void fill(size_t page, uint64_t* to) const {
-        for (size_t i = 0; i < kWords; i++) to[i] = word(page, generation_[page], i);
-    }
-    void write(size_t page) { fill(page, words(page)); }
-    void rewrite(size_t page) {
-        generation_[page]++;
-        write(page);
-    }
-    void one_word(size_t page) {
+    void rewritten(size_t page, size_t) { rewrite(page); }
+    void one_word(size_t page, size_t) {
         words(page)[pick(kWords)] = 1;
         write(page);
     }
-
     // Copy on write on both sides.
-    void forked(size_t page) {
+    void forked(size_t page, size_t) {
         const pid_t child = fork();
         if (child == 0) {
             check("child", page);
@@ -194,7 +130,7 @@ private:
             write(i);
         }
     }
-    void own_memory(size_t page) {
+    void own_memory(size_t page, size_t) {
         Page copy;
         const auto offset = static_cast<off_t>(reinterpret_cast<uintptr_t>(address(page)));
         if (pread(own_memory_, copy, kPage, offset) != static_cast<ssize_t>(kPage))
@@ -205,7 +141,7 @@ private:
         if (pwrite(own_memory_, copy, kPage, offset) != static_cast<ssize_t>(kPage))
             fail("/proc/self/mem written", page, 0);
     }
-    void other_process(size_t page) {
+    void other_process(size_t page, size_t) {
         Page copy;
         iovec here{copy, kPage}, there{address(page), kPage};
         const pid_t self = getpid();
@@ -217,7 +153,7 @@ private:
         if (process_vm_writev(self, &here, 1, &there, 1, 0) != static_cast<ssize_t>(kPage))
             fail("process_vm_writev", page, 0);
     }
-    void spliced(size_t page) {
+    void spliced(size_t page, size_t) {
         Page copy;
         iovec piece{address(page), kPage};
         if (vmsplice(pipe_[1], &piece, 1, 0) != static_cast<ssize_t>(kPage)) return fail("vmsplice", page, 0);
@@ -225,7 +161,7 @@ private:
         check_words("vmsplice", page, copy);
     }
     // The kernel reads the word, through a private and through a shared key.
-    void futexes(size_t page) {
+    void futexes(size_t page, size_t) {
         auto* low = reinterpret_cast<uint32_t*>(address(page));
         const auto expected = static_cast<uint32_t>(word(page, generation_[page], 0));
         for (int flag : {FUTEX_PRIVATE_FLAG, 0}) {
@@ -238,7 +174,7 @@ private:
                 fail("futex with the right value", page, *low);
         }
     }
-    void direct(size_t page) {
+    void direct(size_t page, size_t) {
         if (direct_ < 0) return;
         if (pwrite(direct_, address(page), kPage, 0) != static_cast<ssize_t>(kPage))
             return fail("direct write", page, 0);
@@ -248,6 +184,90 @@ private:
         check_words("direct", page, reinterpret_cast<uint64_t*>(scratch_));
     }
 
+    void given_up(size_t page, size_t run) {
+        madvise(address(page), run * kPage, pick(2) ? MADV_PAGEOUT : MADV_COLD);
+    }
+    void locked(size_t page, size_t run) {
+        mlock(address(page), run * kPage);
+        check("mlock", page);
+        munlock(address(page), run * kPage);
+    }
+    // Of a child that shares the page until then, while it stands still.
+    void traced(size_t page, size_t) {
+        const pid_t child = fork();
+        if (child == 0) {
+            ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);
+            raise(SIGSTOP);
+            _exit(0);
+        }
+        if (child < 0 || waitpid(child, nullptr, __WALL) != child) return;
+        const size_t index = pick(kWords);
+        auto* const there = words(page) + index;
+        errno = 0;
+        const auto peeked = static_cast<uint64_t>(ptrace(PTRACE_PEEKDATA, child, there, nullptr));
+        if (errno != 0 || peeked != word(page, generation_[page], index)) fail("ptrace", page, peeked);
+        if (ptrace(PTRACE_POKEDATA, child, there, ~peeked) != 0 ||
+            static_cast<uint64_t>(ptrace(PTRACE_PEEKDATA, child, there, nullptr)) != ~peeked)
+            fail("ptrace written", page, 0);
+        kill(child, SIGKILL);
+        waitpid(child, nullptr, __WALL);
+    }
+    void ring_written(size_t page, size_t) {
+        if (!ring_.works()) return;
+        Page copy;
+        if (ring_.transfer(IORING_OP_WRITE, pipe_[1], address(page), kPage) != static_cast<int>(kPage) ||
+            read(pipe_[0], copy, kPage) != static_cast<ssize_t>(kPage))
+            return fail("io_uring", page, 0);
+        check_words("io_uring", page, copy);
+    }
+    // Pinned for good, as far as the kernel knows.
+    void ring_pinned(size_t page, size_t) {
+        if (!ring_.works()) return;
+        if (!ring_.pin(address(page), kPage)) return fail("io_uring pins", page, 0);
+        check("io_uring pinned", page);
+        Page copy;
+        generation_[page]++;
+        fill(page, copy);
+        if (write_all(copy) &&
+            ring_.transfer(IORING_OP_READ, pipe_[0], address(page), kPage) != static_cast<int>(kPage))
+            fail("io_uring read", page, 0);
+        if (!ring_.unpin()) fail("io_uring unpins", page, 0);
+    }
+
+private:
+    size_t pick(size_t below) { return chance_() % below; }
+    char* address(size_t page) const { return at_ + page * kPage; }
+    uint64_t* words(size_t page) const { return reinterpret_cast<uint64_t*>(address(page)); }
+
+    void fail(const char* how, size_t page, uint64_t found) {
+        if (!bad_->exchange(true))
+            std::snprintf(text_, text_bytes_, "%s: process %d page %zu generation %llu is %llx (errno %d)",
+                          how, getpid(), page, static_cast<unsigned long long>(generation_[page]),
+                          static_cast<unsigned long long>(found), errno);
+    }
+    void check_words(const char* how, size_t page, const uint64_t* found) {
+        for (size_t i = 0; i < kWords; i++)
+            if (found[i] != word(page, generation_[page], i)) return fail(how, page, found[i]);
+    }
+    void check(const char* how, size_t page) { check_words(how, page, words(page)); }
+    bool write_all(const Page& from) const {
+        return ::write(pipe_[1], from, kPage) == static_cast<ssize_t>(kPage);
+    }
+    // Its entry stands for a page that is not mapped; a page that was never there is none.
+    bool away(size_t page) const {
+        uint64_t entry = 0;
+        const auto offset = static_cast<off_t>(reinterpret_cast<uintptr_t>(address(page)) / kPage * 8);
+        return pread(page_map_, &entry, 8, offset) == 8 && (entry >> 62 & 3) == 1;
+    }
+    void fill(size_t page, uint64_t* to) const {
+        for (size_t i = 0; i < kWords; i++) to[i] = word(page, generation_[page], i);
+    }
+    void write(size_t page) { fill(page, words(page)); }
+    void rewrite(size_t page) {
+        generation_[page]++;
+        write(page);
+    }
+
     size_t pages_;
     std::mt19937_64 chance_;
     std::atomic<bool>* bad_;
@@ -255,8 +275,43 @@ private:
     size_t text_bytes_;
     std::vector<uint64_t> generation_;
     char *at_, *scratch_;
-    int direct_, own_memory_, pipe_[2];
+    int direct_, own_memory_, page_map_, pipe_[2];
+    Ring ring_;
+    bool was_away_ = false;
 };
+
+struct Way {
+    const char* name;
+    void (Region::*go)(size_t page, size_t run);
+};
+
+constexpr Way kWays[] = {
+    {"read", &Region::read_run},
+    {"write", &Region::rewritten},
+    {"write one word", &Region::one_word},
+    {"fork", &Region::forked},
+    {"mprotect", &Region::protected_read},
+    {"mremap", &Region::moved},
+    {"MADV_DONTNEED", &Region::dropped},
+    {"MADV_PAGEOUT, MADV_COLD", &Region::given_up},
+    {"/proc/PID/mem", &Region::own_memory},
+    {"process_vm_readv, _writev", &Region::other_process},
+    {"ptrace", &Region::traced},
+    {"vmsplice", &Region::spliced},
+    {"futex", &Region::futexes},
+    {"O_DIRECT", &Region::direct},
+    {"mlock", &Region::locked},
+    {"io_uring write", &Region::ring_written},
+    {"io_uring, pinned", &Region::ring_pinned},
+};
+
+void Region::step(size_t way) {
+    const size_t page = pick(pages_), most = pick(8) ? 2 : 16;
+    const size_t run = 1 + pick(std::min(most, pages_ - page));
+    was_away_ = away(page);
+    (this->*kWays[way].go)(page, run);
+    check("after", page);
+}
 
 }  // namespace
 
@@ -275,8 +330,11 @@ CheckedLoad::CheckedLoad(int processes, size_t pages_each) {
         const auto work = [&](int thread) {
             Region region(pages_each / kThreads, static_cast<unsigned>(number * kThreads + thread),
                           &shared_->bad, shared_->text, sizeof shared_->text);
+            std::minstd_rand chance(static_cast<unsigned>(number * kThreads + thread) + 1);
             while (!shared_->bad) {
-                region.step();
+                const size_t way = chance() % std::size(kWays);
+                region.step(way);
+                if (region.was_away()) ++shared_->found_away[way];
                 if (++shared_->steps[number][thread].done % 8 == 0) usleep(1000);
             }
         };
@@ -317,6 +375,14 @@ bool CheckedLoad::runs(const std::function<void()>& meanwhile) const {
         usleep(1000);
     }
     return false;
+}
+
+std::vector<CheckedLoad::Reached> CheckedLoad::reached() const {
+    static_assert(std::size(kWays) <= kMostWays);
+    std::vector<Reached> all;
+    for (size_t way = 0; way < std::size(kWays); way++)
+        all.push_back({kWays[way].name, shared_->found_away[way]});
+    return all;
 }
 
 std::string CheckedLoad::wrong() const {

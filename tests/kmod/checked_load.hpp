@@ -22,6 +22,12 @@ public:
     uint64_t steps() const;
     // Whether every thread takes a step within twenty seconds, while `meanwhile` is called again and again.
     bool runs(const std::function<void()>& meanwhile = [] {}) const;
+    // How many steps of every way to reach memory found their page away.
+    struct Reached {
+        const char* way;
+        uint64_t pages;
+    };
+    std::vector<Reached> reached() const;
     // What was wrong first, or empty.
     std::string wrong() const;
     // Of one of the processes.

@@ -136,7 +136,7 @@ private:
 class Server {
 public:
     Server(const Device& device, const Stash& stash, std::vector<smig_owed_page> pages)
-        : device_(device), stash_(stash), pages_(std::move(pages)) {}
+        : left(pages.size()), device_(device), stash_(stash), pages_(std::move(pages)) {}
 
     // 0 or the errno.
     int install(const std::vector<uint64_t>& pfns, uint32_t origin) {
@@ -183,7 +183,7 @@ public:
         if (left && !more.empty()) REQUIRE(install(more, SMIG_INSTALL_PUSHED) == 0);
     }
 
-    uint64_t left = 1;
+    uint64_t left;
     std::map<uint64_t, int> announced;
 
 private:
@@ -467,6 +467,30 @@ TEST_CASE("missing pages, learned of by passive hooks alone") {
     parameter("divert", "N");
     fetch_all(false);
     parameter("divert", "Y");
+}
+
+// ROUNDS in the environment: so many times.
+TEST_CASE("missing pages are whole whichever way they are reached") {
+    CheckedLoad checked(3, 4000);
+    const char* given = std::getenv("ROUNDS");
+    const int rounds = given ? std::atoi(given) : 1;
+    for (int round = 0; round < rounds && checked.wrong().empty(); round++) {
+        Device device;
+        Rehearsal rehearsal;
+        if (!rehearsal.begin(device)) continue;
+        Server server(device, rehearsal.stash, rehearsal.pages);
+        // by demand alone, as long as much is missing
+        for (int i = 0; i < 20000 && server.left > rehearsal.pages.size() / 4; i++) server.turn(0, 0, false);
+        print("by demand", owed_status(device));
+        for (int i = 0; i < 100000 && server.left; i++) server.turn(64, 0);
+        CHECK(server.left == 0);
+        CHECK(checked.runs());
+    }
+    CHECK(checked.wrong() == "");
+    for (const auto& [way, pages] : checked.reached()) {
+        std::printf("  %s: %llu missing pages\n", way, static_cast<unsigned long long>(pages));
+        CHECK_MESSAGE(pages > 0, way);
+    }
 }
 
 TEST_CASE("pages of a process that ends while they are missing are released") {

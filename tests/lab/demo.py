@@ -35,7 +35,13 @@ def arguments() -> argparse.Namespace:
         default=1,
         help="one for everything, or one for the service and one for the migration",
     )
-    parser.add_argument("--mode", default="precopy", metavar="M[,M…]", help=f"of: {', '.join(stage.MODES)}")
+    parser.add_argument(
+        "--mode",
+        default="auto",
+        metavar="M[,M…]",
+        help=f"of: {', '.join(stage.MODES)}; each may be followed by options of `selfmigrate to`, as in precopy:max-passes=1 "
+        "(default %(default)s)",
+    )
     parser.add_argument("--runs", type=int, default=1, metavar="N", help="of every mode, interleaved")
     parser.add_argument("--workload", choices=workload.KINDS, default="redis")
     parser.add_argument(
@@ -64,9 +70,6 @@ def arguments() -> argparse.Namespace:
     )
     given = parser.parse_args()
     given.modes = given.mode.split(",")
-    for mode in given.modes:
-        if mode not in stage.MODES:
-            parser.error(f"no mode {mode!r}; there is {', '.join(stage.MODES)}")
     if not 1 <= given.vcpus <= 8:
         parser.error("--vcpus must be from 1 to 8")
     if not 256 <= given.memory <= 4096:
@@ -74,6 +77,8 @@ def arguments() -> argparse.Namespace:
     if given.runs < 1 or given.working_set < 1 or given.dirty_rate <= 0:
         parser.error("--runs, --working-set and --dirty-rate must be above zero")
     try:
+        for mode in given.modes:
+            stage.parse_mode(mode)
         network.Link.parse(given.link)
     except LabError as error:
         parser.error(str(error))
@@ -102,7 +107,7 @@ def main() -> int:
             if len(wanted) > 1:
                 teller.step(f"── run {run} of {given.runs}, {mode}")
             logs = setup.logs_folder(given.keep_logs or OUT / "runs", mode)
-            options = ("--verify",) if given.verify and mode != "stop-copy" else ()
+            options = ("--verify",) if given.verify and not mode.startswith("stop-copy") else ()
             outcome = stage.run(plan, mode, kind, logs, teller.step, teller.quote, *options)
             outcomes.append(outcome)
             if outcome.moved and not given.keep_logs:

@@ -34,7 +34,7 @@ MODULES = (
     "zram",
     "lzo_rle",
 )
-GUEST_PROGRAMS = ("udp_echo", "commands", "ticker", "pages", "clocks", "assassin")
+GUEST_PROGRAMS = ("udp_echo", "commands", "ticker", "pages", "walker", "clocks", "assassin")
 KEY = OUT / "ssh_key"
 
 

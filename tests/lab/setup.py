@@ -274,10 +274,11 @@ class Setup:
 
 def logs_folder(parent: Path, what: str) -> Path:
     """A new folder for one run's consoles and logs."""
-    folder = parent / f"{time.strftime('%Y%m%d-%H%M%S')}-{what}"
+    # the emulator's options would take some signs for their own
+    first = folder = parent / f"{time.strftime('%Y%m%d-%H%M%S')}-{re.sub('[^A-Za-z0-9.+-]', '-', what)}"
     number = 1
     while folder.exists():
         number += 1
-        folder = parent / f"{time.strftime('%Y%m%d-%H%M%S')}-{what}-{number}"
+        folder = parent / f"{first.name}-{number}"
     folder.mkdir(parents=True)
     return folder

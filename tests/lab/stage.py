@@ -62,6 +62,18 @@ FROM_REPORT = (
 Tell = Callable[[str], None]
 
 
+def parse_mode(text: str) -> tuple[str, tuple[str, ...]]:
+    """`precopy:max-passes=1:drop-cache` as the mode and more options of `selfmigrate to`."""
+    mode, *more = text.split(":")
+    if mode not in MODES:
+        raise LabError(f"no mode {mode!r}; there is {', '.join(MODES)}")
+    options: list[str] = []
+    for option in more:
+        name, given, value = option.partition("=")
+        options += [f"--{name}", value] if given else [f"--{name}"]
+    return mode, tuple(options)
+
+
 @dataclass
 class Trace:
     """What the outside saw, monotonic ns: the command given, the longest gap, Redis' answers.
@@ -115,7 +127,7 @@ def run(
 ) -> Outcome:
     """Stages one move.  `tell` gets what the lab does, `quote` what `selfmigrate to` prints in the guest.
 
-    `options` are more of `selfmigrate to`.  Pages that changed unnoticed make a run that looks for them fail.
+    `mode` is what parse_mode() takes; `options` are more of `selfmigrate to`.  Pages that changed unnoticed make a run that looks for them fail.
     `beside` is called once both machines are up; what it returns is closed when the guest has been checked.
     """
     outcome = Outcome(_figures(plan, mode, kind))
@@ -184,7 +196,8 @@ def _run(
 
     before = tap.count()
     began_ns = time.monotonic_ns()
-    given = ("--mode", mode, *options)
+    base, of_mode = parse_mode(mode)
+    given = ("--mode", base, *of_mode, *options)
     tell(f"in the guest: selfmigrate to {setup.stay(2)} {' '.join(given)}")
     session = setup.move(2, *given, "--keep-source", "--json", REPORT, told=quote)
     status = session.wait(MOVE_TIMEOUT_S)
@@ -220,12 +233,13 @@ def _run(
     frozen, complaints = watch.judge(commit_ns, len(frames))
     workload.shut_down()
 
-    outcome.reasons += workload.reasons + complaints + _owed_complaints(outcome.report, mode)
+    outcome.reasons += workload.reasons + complaints + _owed_complaints(outcome.report, base)
     if outcome.report.get("verdict") != "moved":
         outcome.reasons.append(f"the report's verdict is {outcome.report.get('verdict')}")
     if outcome.report.get("missed_pages"):
         outcome.reasons.append(f"{outcome.report['missed_pages']} pages had changed unnoticed")
     outcome.figures.update({key: outcome.report.get(key) for key in FROM_REPORT})
+    outcome.figures["walk_ms"] = workload.walk.get("walk_ms")
     outcome.figures.update(
         {
             "udp_gap_ms": blackout_ms,

@@ -16,8 +16,9 @@ from .network import FOLLOW
 from .observers import Pinger, RedisClient
 from .setup import Setup
 
-KINDS = ("redis", "idle", "writer", "reader", "mix", "aged")
+KINDS = ("redis", "idle", "writer", "reader", "mix", "aged", "walk")
 PATTERNS = ("random", "sequential", "hot")
+WALKS = ("array", "arrays", "file", "files", "strides")
 VALUE_BYTES = 4096
 SMALL_KEYS = 256
 FILL_TIMEOUT_S = 240
@@ -33,13 +34,14 @@ class Kind:
 
     A mix checks every page that it touches and rewrites `write_percent` of them, in the order of `pattern`.
     An aged guest has touched and freed its working set, and half as much is in the cache of a clean file.
+    A walk goes through its working set once, after the switch, one of WALKS (guest/walker.cpp).
     """
 
     name: str = "redis"
     working_set_mib: int = 32
     rate_mb: float = 10
     write_percent: int = 50  # of a mix; a writer's is 100, a reader's 5
-    pattern: str = "random"
+    pattern: str = ""  # of pages or of a walk; empty: the first
 
     @property
     def page_writes(self) -> int | None:
@@ -83,6 +85,7 @@ class Workload:
         self._file_sum = ""
         self._processes: dict[int, str] = {}
         self._pages = 0
+        self.walk: dict[str, Any] = {}  # what a walk came to
 
     def start(self) -> None:
         run = self.machine.commands.run
@@ -112,6 +115,10 @@ class Workload:
             )
         )
         self.redis.wait_filled(FILL_TIMEOUT_S)
+        if self.kind.name == "walk":
+            way = self.kind.pattern or WALKS[0]
+            run(f"walker {self.kind.working_set_mib} {way} /dev/lab.verdict >/run/walker.log 2>&1 &")
+            self.machine.verdicts.wait(0, FILL_TIMEOUT_S, program="walker", event="filled")
         if self.kind.page_writes is not None:
             self._fill_pages(self.kind.rate_mb, self.kind.page_writes)
             self._pages = 1
@@ -126,7 +133,7 @@ class Workload:
 
     def _fill_pages(self, rate_mb: float, write_percent: int) -> None:
         self.machine.commands.run(
-            f"pages {self.kind.working_set_mib} {rate_mb} {write_percent} {self.kind.pattern} /dev/lab.verdict "
+            f"pages {self.kind.working_set_mib} {rate_mb} {write_percent} {self.kind.pattern or PATTERNS[0]} /dev/lab.verdict "
             ">/run/pages.log 2>&1 &"
         )
         self.machine.verdicts.wait(0, FILL_TIMEOUT_S, program="pages", event="filled")
@@ -173,6 +180,10 @@ class Workload:
             run("sync; echo 3 > /proc/sys/vm/drop_caches", 60)
             if cached != self._file_sum or run(f"md5sum < {FILE}", 60) != self._file_sum:
                 self.reasons.append(f"{FILE} on the shared disk has changed")
+        if self.kind.name == "walk":
+            self.walk = self.machine.verdicts.wait(0, 60, program="walker", event="walked")
+            if self.walk["wrong"]:
+                self.reasons.append(f"{self.walk['wrong']} of the {self.walk['pages']} pages walked are damaged")
         if self._pages:
             verdicts = self.machine.verdicts
             seen = len(verdicts.lines)

@@ -18,6 +18,7 @@ namespace {
 // Passes that take a while: a capped rate, and no end of them.
 TransferOptions slow_passes() {
     TransferOptions transfer;
+    transfer.mode = Mode::precopy;
     transfer.bandwidth_bytes_per_s = 4'000'000;
     transfer.passes.downtime_limit_ms = 0;
     transfer.compress = Compress::off;
@@ -182,6 +183,7 @@ TEST_CASE("stop-copy: no pass, and everything goes in the stop") {
 
 TEST_CASE("precopy: passes bring nearly all, the stop what changed last, and nothing is missed") {
     Setup setup;
+    setup.transfer.mode = Mode::precopy;
     setup.transfer.passes.downtime_limit_ms = 0;
     setup.transfer.passes.max_passes = 4;
     World world(setup);
