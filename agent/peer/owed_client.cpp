@@ -110,6 +110,7 @@ void OwedClient::perform(const OwedAction& action) {
         case OwedDo::send_taken:
             return send(action.role, SMIG_WIRE_OWED_TAKEN, encode(smig_wire_owed_taken{action.frames}));
         case OwedDo::disconnect:
+            ++phase_.tally.reconnections;
             link(action.role) = {};
             return;
         case OwedDo::repeat:
@@ -144,7 +145,6 @@ void OwedClient::answer_connects() {
 }
 
 void OwedClient::lose(smig_wire_owed_role role) {
-    ++phase_.tally.reconnections;
     perform(machine_.lost(role, mono_ms()));
 }
 

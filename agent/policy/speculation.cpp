@@ -163,7 +163,9 @@ void Speculator::other_areas(OwedPlace place, std::size_t most) {
             continue;
         ++looked_at;
         const PlaceRange range = index_.area_of(area->last);
-        for (OwedPlace i = 1; i <= kPagesOfOther && out_->size() < end; ++i) {
+        // Behind what was sent of it since its last fault.
+        const std::size_t enough = std::min(out_->size() + kPagesOfOther, end);
+        for (OwedPlace i = 1; i <= kMostWindow && out_->size() < enough; ++i) {
             if (!area->down && area->last + i < range.end) take(area->last + i);
             if (area->down && area->last >= range.begin + i) take(area->last - i);
         }

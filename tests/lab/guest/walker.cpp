@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// walker MIB WAY PORT: memory that lies still until the machine has stood still, and is then walked through
+// walker MIB WAY PORT: memory that lies still until the machine is another, and is then walked through
 // once.
 //
 // The ways differ in what tells the next page: `array`: the neighbour; `arrays`: the same place of four
@@ -25,7 +25,6 @@ namespace {
 
 constexpr std::size_t kPageBytes = 4096;
 constexpr std::size_t kCopies = 4;
-constexpr std::int64_t kStoodStill = 300 * lab::kMillisecond;
 constexpr std::size_t kStrides[] = {7, 3, 12, 5};
 
 using Page = std::uint64_t[kPageBytes / 8];
@@ -45,6 +44,15 @@ int make_file(std::size_t pages) {
     const int file = open("/tmp/walked", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (file < 0 || ftruncate(file, static_cast<off_t>(pages * kPageBytes)) != 0) std::exit(1);
     return file;
+}
+
+// What the card of this machine is called on the wire: another machine has another.
+std::string hardware_address() {
+    char text[32] = {};
+    const int file = open("/sys/class/net/eth0/address", O_RDONLY | O_CLOEXEC);
+    [[maybe_unused]] const ssize_t got = read(file, text, sizeof text - 1);
+    close(file);
+    return text;
 }
 
 // The pages in the order in which they are walked.
@@ -91,11 +99,8 @@ int main(int argc, char** argv) {
         for (std::uint64_t& word : *order[i]) word = words.next();
     }
     say("{\"program\": \"walker\", \"event\": \"filled\"}\n");
-    for (std::int64_t before = lab::clock_ns(CLOCK_REALTIME), now = before; now - before < kStoodStill;) {
-        before = now;
-        lab::sleep_until(lab::now_ns() + 2 * lab::kMillisecond);
-        now = lab::clock_ns(CLOCK_REALTIME);
-    }
+    const std::string here = hardware_address();
+    while (hardware_address() == here) lab::sleep_until(lab::now_ns() + 5 * lab::kMillisecond);
     const std::int64_t begun = lab::now_ns();
     std::size_t wrong = 0;
     for (std::size_t i = 0; i < order.size(); ++i) {

@@ -128,6 +128,14 @@ TEST_CASE("anon-multi brings what is next in the process's other mappings, not i
     CHECK(trace.demand(60) == std::vector<OwedPlace>{11, 12});
 }
 
+TEST_CASE("anon-multi alone keeps up with mappings that are walked in step") {
+    Trace trace({{1, 200}, {1, 200}, {1, 200}, {1, 200}}, "anon-multi");
+    std::vector<OwedPlace> touches;
+    for (OwedPlace place = 0; place < 200; ++place)
+        for (OwedPlace mapping = 0; mapping < 4; ++mapping) touches.push_back(200 * mapping + place);
+    CHECK(faults(trace, touches) < touches.size() * 2 / 5);
+}
+
 TEST_CASE("file-single stays in the mapping, file-multi goes to the file's other mappings") {
     const std::vector<Mapping> mappings{{1, 20, 7}, {2, 20, 7}, {3, 20, 8}};
     Trace single(mappings, "file-single");
