@@ -37,8 +37,9 @@ void CompressionPolicy::begin_window(bool packing, bool trying) {
 void CompressionPolicy::sent(std::uint64_t memory_bytes, std::uint64_t pack_ns, std::uint64_t all_ns) {
     if (choice_ != Compress::automatic || memory_bytes == 0) return;
     const auto bytes = static_cast<double>(memory_bytes);
-    // No link can make up for this.
-    if (packing_ && trying_ && plain_cost_ && static_cast<double>(pack_ns) / bytes >= *plain_cost_) {
+    // No link can make up for this; but the first frame also pays for what is not in any cache yet.
+    if (packing_ && trying_ && frames_ > 0 && plain_cost_ &&
+        static_cast<double>(pack_ns) / bytes >= *plain_cost_) {
         since_try_ = 0;
         refused_cost_ = static_cast<double>(pack_ns) / bytes;
         return begin_window(false, false);

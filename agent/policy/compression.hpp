@@ -5,7 +5,7 @@
 // packed (packing it, and the link's for what is left of it).  Both are measured, in windows of some frames:
 // how much of the packing overlaps with the emptying of the socket's buffer is in the measured time already.
 // Now and then the other way is tried again, for contents and links change.  On a fast link packing alone
-// takes longer than sending; one frame shows that, so trying costs next to nothing there.
+// takes longer than sending; two frames show that, so trying costs next to nothing there.
 #pragma once
 
 #include <cstdint>

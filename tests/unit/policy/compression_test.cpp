@@ -52,8 +52,15 @@ TEST_CASE("when link or contents change the choice follows") {
 
 TEST_CASE("a link that only seemed fast while buffers on the way filled is judged again") {
     CompressionPolicy policy(Compress::automatic);
-    CHECK(packed(policy, 12, 100e6, 0.4, 1000e6) == 1);
+    CHECK(packed(policy, 12, 100e6, 0.4, 1000e6) == 2);
     CHECK(packed(policy, 60, 100e6, 0.4, 20e6) > 40);
+}
+
+TEST_CASE("a first packed frame that took long says nothing of the next") {
+    CompressionPolicy policy(Compress::automatic);
+    CHECK(packed(policy, 8, 100e6, 0.4, 25e6) == 0);
+    CHECK(packed(policy, 1, 20e6, 0.4, 25e6) == 1);
+    CHECK(packed(policy, 100, 100e6, 0.4, 25e6) > 90);
 }
 
 TEST_CASE("a pacer's waits count as the link's time") {
