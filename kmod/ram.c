@@ -11,6 +11,7 @@
 #include <linux/vmalloc.h>
 #include <asm/set_memory.h>
 
+#include "owed.h"
 #include "smig.h"
 #include "symbols.h"
 
@@ -153,7 +154,7 @@ unsigned long smig_ram_free_run(struct page *page, unsigned long pfn, unsigned l
 
 /*
  * Frames by class, while the guest runs; of those in use, not those in @without or
- * @nor (both may be NULL).
+ * @nor (both may be NULL).  Under smig.lock.
  */
 void smig_ram_census(u64 *pages, const unsigned long *without, const unsigned long *nor)
 {
@@ -169,7 +170,9 @@ void smig_ram_census(u64 *pages, const unsigned long *without, const unsigned lo
 			enum smig_class class = SMIG_CLASS_FREE;
 
 			if (page) {
-				class = smig_ram_classify(page, false);
+				/* an owed page is off the LRU, as the kernel's own are */
+				class = smig_owed_has(pfn) ? SMIG_CLASS_ANON :
+							     smig_ram_classify(page, false);
 				if (class == SMIG_CLASS_FREE)
 					run = smig_ram_free_run(page, pfn, end);
 			}

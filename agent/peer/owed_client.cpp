@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 #include "agent/base/clock.hpp"
 #include "agent/page/pfn.hpp"
@@ -19,7 +20,9 @@ constexpr std::int64_t kSendStallMs = 2'000;
 constexpr std::int64_t kConnectMs = 1'000;
 constexpr std::int64_t kBlindPollMs = 5;  // a device without a descriptor is looked at so often
 constexpr smig_wire_owed_role kRoles[] = {SMIG_OWED_DEMAND, SMIG_OWED_PUSH};
-constexpr int kTurnFrames = 8;  // of one connection, before faults are looked for again
+// Of one connection, before faults are looked for again, and for one acknowledgement.
+constexpr int kTurnFrames = 8;
+constexpr int kTurnPushed = 2;
 
 }  // namespace
 
@@ -35,11 +38,17 @@ OwedClient::OwedClient(OwedPhase& phase)
 
 OwedClient::~OwedClient() = default;
 
+void OwedClient::raise_priority() {
+    ::setpriority(PRIO_PROCESS, 0, -20);
+}
+
 void OwedClient::call() {
     perform(machine_.begin(mono_ms()));
 }
 
 void OwedClient::await_answer() {
+    // Before the guest thaws: it would run, and fault, before whoever answers it.
+    raise_priority();
     const std::int64_t until = mono_ms() + kAnswerMs;
     const auto open = [](const Link& one) { return one.channel.has_value(); };
     while (mono_ms() < until && !std::ranges::all_of(links_, open)) {
@@ -50,8 +59,7 @@ void OwedClient::await_answer() {
 }
 
 void OwedClient::run() {
-    // All that waits for a page waits for this process; it must not wait for those that do not.
-    ::setpriority(PRIO_PROCESS, 0, -20);
+    raise_priority();
     later_ms_ = mono_ms() + kLaterMs;
     while (!machine_.over()) {
         if (phase_.pulse) phase_.pulse();
@@ -108,7 +116,8 @@ void OwedClient::perform(const OwedAction& action) {
         case OwedDo::send_fetch:
             return send(action.role, SMIG_WIRE_FETCH, encode_fetch(action.pfns, action.again));
         case OwedDo::send_taken:
-            return send(action.role, SMIG_WIRE_OWED_TAKEN, encode(smig_wire_owed_taken{action.frames}));
+            link(action.role).taken_frames = action.frames;
+            return;
         case OwedDo::disconnect:
             ++phase_.tally.reconnections;
             link(action.role) = {};
@@ -177,8 +186,18 @@ void OwedClient::read_faults() {
     }
 }
 
+void OwedClient::acknowledge(smig_wire_owed_role role) {
+    const std::uint64_t frames = std::exchange(link(role).taken_frames, 0);
+    if (frames != 0) send(role, SMIG_WIRE_OWED_TAKEN, encode(smig_wire_owed_taken{frames}));
+}
+
 void OwedClient::receive(smig_wire_owed_role role) {
-    for (int frames = 0; frames < kTurnFrames; ++frames) {
+    take_frames(role, role == SMIG_OWED_PUSH ? kTurnPushed : kTurnFrames);
+    acknowledge(role);
+}
+
+void OwedClient::take_frames(smig_wire_owed_role role, int most) {
+    for (int frames = 0; frames < most; ++frames) {
         std::optional<Channel>& channel = link(role).channel;
         if (!channel) return;
         auto frame = channel->receive(0);

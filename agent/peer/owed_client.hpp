@@ -55,9 +55,12 @@ private:
         Fd connecting;
         std::int64_t connect_by_ms = 0;
         std::optional<Channel> channel;
-        bool ready = false;  // OWED_READY has come
+        bool ready = false;              // OWED_READY has come
+        std::uint64_t taken_frames = 0;  // to be acknowledged; 0: all that came is
     };
 
+    // All that waits for a page waits for this process; it must not wait for those that do not.
+    static void raise_priority();
     Link& link(smig_wire_owed_role role) { return links_.at(role == SMIG_OWED_DEMAND ? 0 : 1); }
     void perform(const OwedActions& actions);
     void perform(const OwedAction& action);
@@ -70,6 +73,8 @@ private:
     void answer_connects();
     void read_faults();
     void receive(smig_wire_owed_role role);
+    void take_frames(smig_wire_owed_role role, int most);
+    void acknowledge(smig_wire_owed_role role);
     [[nodiscard]] bool take_in(smig_wire_owed_role role, const Frame& frame);
     [[nodiscard]] bool install(smig_wire_owed_role role, ByteView payload);
     Result<void> install_some(std::span<const std::uint64_t> pfns, ByteView data, std::uint32_t flags,

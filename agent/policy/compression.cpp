@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/policy/compression.hpp"
 
+#include <algorithm>
+
 namespace smig {
 
 namespace {
@@ -8,6 +10,7 @@ namespace {
 constexpr int kWindow = 8;      // frames
 constexpr int kSettling = 2;    // of them: the socket's buffer is still full of the other kind
 constexpr int kTryEvery = 128;  // frames: 128 MiB
+constexpr int kTrySoon = 8;  // twice as many after each trial in which contents alone spoke against packing
 constexpr double kWorthwhile = 0.95;
 
 }  // namespace
@@ -23,7 +26,8 @@ void CompressionPolicy::restart() {
     plain_cost_.reset();
     packed_cost_.reset();
     refused_cost_.reset();
-    since_try_ = kTryEvery;  // after the first window
+    try_every_ = kTrySoon;
+    since_try_ = try_every_;  // after the first window
     begin_window(false, false);
 }
 
@@ -41,6 +45,7 @@ void CompressionPolicy::sent(std::uint64_t memory_bytes, std::uint64_t pack_ns, 
     if (packing_ && trying_ && frames_ > 0 && plain_cost_ &&
         static_cast<double>(pack_ns) / bytes >= *plain_cost_) {
         since_try_ = 0;
+        try_every_ = kTryEvery;
         refused_cost_ = static_cast<double>(pack_ns) / bytes;
         return begin_window(false, false);
     }
@@ -58,13 +63,15 @@ void CompressionPolicy::end_window() {
     (packing_ ? packed_cost_ : plain_cost_) = window_ns_ / window_bytes_;
     if (plain_cost_ && packed_cost_ && trying_) {
         since_try_ = 0;
-        return begin_window(*packed_cost_ < kWorthwhile * *plain_cost_, false);
+        const bool pays = *packed_cost_ < kWorthwhile * *plain_cost_;
+        try_every_ = pays ? kTryEvery : std::min(try_every_ * 2, kTryEvery);
+        return begin_window(pays, false);
     }
     // Empty buffers on the way had made the link look faster than it is.
     const bool misjudged =
         !packing_ && plain_cost_ && refused_cost_ && *refused_cost_ < kWorthwhile * *plain_cost_;
     if (misjudged) refused_cost_.reset();
-    const bool try_other = misjudged || since_try_ >= kTryEvery;
+    const bool try_other = misjudged || since_try_ >= try_every_;
     begin_window(try_other ? !packing_ : packing_, try_other);
 }
 

@@ -41,6 +41,7 @@ private:
     bool trying_ = false;  // the other way, for one window
     int frames_ = 0;       // of this window
     int since_try_ = 0;    // frames
+    int try_every_ = 0;    // frames
     double window_ns_ = 0;
     double window_bytes_ = 0;
     std::optional<double> plain_cost_;  // nanoseconds a byte of memory

@@ -28,7 +28,8 @@ public:
     [[nodiscard]] std::uint64_t shortest_ns() const { return shortest_ns_; }
     [[nodiscard]] double bytes_per_s() const { return bytes_per_s_; }
 
-    static constexpr std::uint64_t kLeast = 96 << 10;  // two frames of pushed pages are on their way, or one
+    // Four frames of pushed pages: while the clone installs some, others are on their way.
+    static constexpr std::uint64_t kLeast = 272 << 10;
     static constexpr std::uint64_t kMost = 4 << 20;
 
 private:

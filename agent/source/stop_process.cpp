@@ -35,6 +35,12 @@ constexpr std::int64_t kVoidServiceMs = 600'000;  // a clone of a move that was 
 constexpr int kCaptureAttempts = 3;
 constexpr std::uint64_t kMoreShadowPages = 2048;
 constexpr std::uint64_t kMoreOwedPages = 4096;  // that a guest may touch, and owe, between OWE and the stop
+// What is touched so soon after marking would be asked for at once: it goes along, as much as the link takes
+// in a time that a person does not notice.
+constexpr std::int64_t kHotMs = 250;
+constexpr std::int64_t kHotLookMs = 10;
+constexpr double kHotSendS = 0.01;
+constexpr std::uint64_t kLeastHotPages = 64;
 
 class StopProcess final : public FrameSink {
 public:
@@ -225,10 +231,24 @@ private:
             return owed;
         }
         owes_ = true;
+        marked_pages_ = owe.owed_pages;
         // Now, for while the guest is stopped nobody may ask the kernel for memory.
         owed_.reserve(owe.owed_pages + owe.skipped_pages + kMoreOwedPages);
         pulse_();
         return {};
+    }
+
+    // The guest unmarks what it touches.
+    void let_hot_pages_go() {
+        if (!owes_) return;
+        const double room = passes_->link_bytes_per_s() * kHotSendS / kPageBytes;
+        const std::uint64_t most = std::max(kLeastHotPages, static_cast<std::uint64_t>(room));
+        for (const std::int64_t until = mono_ms() + kHotMs; mono_ms() < until && !shared_.cancel_asked;) {
+            smig_owed_status status{};
+            if (!device_->owed_status(status, 0) || status.left_pages + most < marked_pages_) return;
+            pulse_();
+            ::poll(nullptr, 0, static_cast<int>(kHotLookMs));
+        }
     }
 
     // Both returns of CAPTURE come through here.
@@ -258,6 +278,7 @@ private:
             if (!begun) break;
             begun = reserve_memory(kMoreShadowPages * static_cast<std::uint64_t>(attempt), nullptr);
             if (!begun) break;
+            if (attempt == 0) let_hot_pages_go();
             if (shared_.cancel_asked) return source_event::StopFailed{"cancelled"};
             begun = capture();
             if (begun || begun.error().remedy != Remedy::retry) break;
@@ -457,6 +478,7 @@ private:
     ImageBitmap image_;
     ImageBitmap to_send_;  // of it, in the stop
     bool owes_ = false;
+    std::uint64_t marked_pages_ = 0;
     std::array<char, SMIG_HANDOVER_LEN> handover_{};
     smig_capture capture_{};
     smig_wire_landed landed_{};

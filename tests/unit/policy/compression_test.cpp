@@ -40,6 +40,12 @@ TEST_CASE("pages that hardly get shorter are sent plain, but for a trial now and
     CHECK(count < 100);
 }
 
+TEST_CASE("that the first pages do not get shorter is soon forgotten") {
+    CompressionPolicy policy(Compress::automatic);
+    CHECK(packed(policy, 30, 100e6, 1, 25e6) <= 8);
+    CHECK(packed(policy, 70, 100e6, 0.5, 25e6) > 35);
+}
+
 TEST_CASE("when link or contents change the choice follows") {
     CompressionPolicy policy(Compress::automatic);
     (void)packed(policy, 300, 500e6, 0.4, 50e6);
