@@ -22,7 +22,7 @@ constexpr std::int64_t kBlindPollMs = 5;  // a device without a descriptor is lo
 constexpr smig_wire_owed_role kRoles[] = {SMIG_OWED_DEMAND, SMIG_OWED_PUSH};
 // Of one connection, before faults are looked for again, and for one acknowledgement.
 constexpr int kTurnFrames = 8;
-constexpr int kTurnPushed = 2;
+constexpr int kTurnPushed = 1;
 
 }  // namespace
 

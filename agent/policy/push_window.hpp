@@ -28,8 +28,8 @@ public:
     [[nodiscard]] std::uint64_t shortest_ns() const { return shortest_ns_; }
     [[nodiscard]] double bytes_per_s() const { return bytes_per_s_; }
 
-    // Four frames of pushed pages: while the clone installs some, others are on their way.
-    static constexpr std::uint64_t kLeast = 272 << 10;
+    // Some frames of pushed pages: while the clone installs one, others are on their way.
+    static constexpr std::uint64_t kLeast = 384 << 10;
     static constexpr std::uint64_t kMost = 4 << 20;
 
 private:
