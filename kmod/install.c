@@ -139,7 +139,7 @@ static bool count_used(struct vm_area_struct *vma, unsigned long address, pte_t 
 /*
  * A page that came unasked was mapped with its accessed bit clear; the CPU has set it
  * since if the page was used.  Not exact: a use is missed if reclaim has cleared the
- * bit in between, or the space was locked at each look; one too many is smig_owed.seen if the
+ * bit in between, or the space was locked at each look; one too many is counted if the
  * page was used on the source between its marking's look at the bit and the unmapping,
  * or if the frame has been freed and used for something else.
  */

@@ -307,7 +307,7 @@ int to_command(int argc, const char* const* argv) {
     app.add_option("--push-after", transfer.push_after_ms,
                    "test aid: for so long after the switch owed pages travel only when they are asked for")
         ->type_name("MS")
-        ->check(CLI::Range(0, 3'600'000));
+        ->check(CLI::Range(0, 4'500));
     app.add_option("--hold", arguments.holds, "test aid: wait in a phase")->type_name("PHASE:MS");
     try {
         app.parse(argc, argv);

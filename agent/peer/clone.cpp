@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -154,19 +155,19 @@ private:
         return {};
     }
 
-    OwedClient& call_for_owed() {
-        owed_phase_.emplace(OwedPhase{context_.device,
-                                      {},
-                                      {},
-                                      context_.handover.epoch,
-                                      context_.handover.boot_nonce,
-                                      context_.pulse,
-                                      context_.outcome.owed,
-                                      context_.tell_owing,
-                                      [this] { (void)context_.announce(0); }});
-        set_addresses(owed_phase_->local, owed_phase_->remote);
-        OwedClient& client = owed_client_.emplace(*owed_phase_);
-        client.call();
+    std::unique_ptr<OwedClient> call_for_owed() {
+        OwedPhase phase{context_.device,
+                        {},
+                        {},
+                        context_.handover.epoch,
+                        context_.handover.boot_nonce,
+                        context_.pulse,
+                        context_.outcome.owed,
+                        context_.tell_owing,
+                        [this] { (void)context_.announce(0); }};
+        set_addresses(phase.local, phase.remote);
+        auto client = std::make_unique<OwedClient>(std::move(phase));
+        client->call();
         return client;
     }
 
@@ -177,8 +178,8 @@ private:
 
     CloneEvent fetch_owed() {
         if (!context_.owing) wait(context_.holds.ms_in(SMIG_CLONE_OWING));
-        OwedClient& client = owed_client_ ? *owed_client_ : call_for_owed();
-        client.run();
+        if (!owed_client_) owed_client_ = call_for_owed();
+        owed_client_->run();
         owed_client_.reset();
         context_.outcome.drained_ns = mono_ns();
         return clone_event::Drained{};
@@ -192,7 +193,7 @@ private:
     CloneEvent release() {
         context_.outcome.go_ns = context_.outcome.go_ns != 0 ? context_.outcome.go_ns : mono_ns();
         smig_release release{};
-        if (!owed_client_ && is_owed()) (void)call_for_owed();
+        if (!owed_client_ && is_owed()) owed_client_ = call_for_owed();
         if (context_.outcome.fence_open_ns == 0) {
             if (auto opened = context_.device.release(release, SMIG_RELEASE_FENCES_ONLY); !opened)
                 return release_failed(opened.error());
@@ -257,8 +258,7 @@ private:
     CloneContext& context_;
     CloneMachine machine_;
     std::optional<Channel> channel_;
-    std::optional<OwedPhase> owed_phase_;
-    std::optional<OwedClient> owed_client_;  // from GO on, if anything is owed
+    std::unique_ptr<OwedClient> owed_client_;  // from GO on, if anything is owed
     int attempts_ = 0;
 };
 

@@ -31,8 +31,8 @@ struct OwedClient::Buffers {
     std::array<std::uint64_t, SMIG_WIRE_MAX_PAGES> pfns;
 };
 
-OwedClient::OwedClient(OwedPhase& phase)
-    : phase_(phase), machine_(OwedLimits{}), buffers_(std::make_unique<Buffers>()) {
+OwedClient::OwedClient(OwedPhase phase)
+    : phase_(std::move(phase)), machine_(OwedLimits{}), buffers_(std::make_unique<Buffers>()) {
     polled_.reserve(4);
 }
 
@@ -50,11 +50,13 @@ void OwedClient::await_answer() {
     // Before the guest thaws: it would run, and fault, before whoever answers it.
     raise_priority();
     const std::int64_t until = mono_ms() + kAnswerMs;
-    const auto open = [](const Link& one) { return one.channel.has_value(); };
-    while (mono_ms() < until && !std::ranges::all_of(links_, open)) {
-        wait(until);
+    for (std::int64_t left = kAnswerMs; left > 0; left = until - mono_ms()) {
+        polled_.clear();
+        for (const Link& one : links_)
+            if (one.connecting) polled_.push_back({one.connecting.get(), POLLOUT, 0});
+        if (polled_.empty()) return;
+        ::poll(polled_.data(), polled_.size(), static_cast<int>(left));
         answer_connects();
-        perform(machine_.tick(mono_ms()));
     }
 }
 
@@ -63,7 +65,7 @@ void OwedClient::run() {
     later_ms_ = mono_ms() + kLaterMs;
     while (!machine_.over()) {
         if (phase_.pulse) phase_.pulse();
-        wait(kNever);
+        wait();
         answer_connects();
         read_faults();
         // Faults are answered by the first of the two.
@@ -78,9 +80,9 @@ void OwedClient::run() {
     if (later_ms_ != 0 && phase_.later) phase_.later();
 }
 
-void OwedClient::wait(std::int64_t until_ms) {
+void OwedClient::wait() {
     polled_.clear();
-    std::int64_t due = std::min({machine_.deadline_ms(), mono_ms() + kPulseMs, until_ms});
+    std::int64_t due = std::min(machine_.deadline_ms(), mono_ms() + kPulseMs);
     if (later_ms_ != 0) due = std::min(due, later_ms_);
     if (const int fd = phase_.device.fault_fd(); fd >= 0)
         polled_.push_back({fd, POLLIN, 0});

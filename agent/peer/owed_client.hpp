@@ -36,7 +36,7 @@ struct OwedPhase {
 
 class OwedClient {
 public:
-    explicit OwedClient(OwedPhase& phase);
+    explicit OwedClient(OwedPhase phase);
     ~OwedClient();
 
     // Calls the source; does not wait for it.
@@ -69,7 +69,7 @@ private:
     void lose(smig_wire_owed_role role);
     void repeat();
     void look();
-    void wait(std::int64_t until_ms);
+    void wait();
     void answer_connects();
     void read_faults();
     void receive(smig_wire_owed_role role);
@@ -80,7 +80,7 @@ private:
     Result<void> install_some(std::span<const std::uint64_t> pfns, ByteView data, std::uint32_t flags,
                               std::uint64_t& left);
 
-    OwedPhase& phase_;
+    OwedPhase phase_;
     OwedMachine machine_;
     std::array<Link, 2> links_;
     std::unique_ptr<Buffers> buffers_;

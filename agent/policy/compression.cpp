@@ -10,7 +10,7 @@ namespace {
 constexpr int kWindow = 8;      // frames
 constexpr int kSettling = 2;    // of them: the socket's buffer is still full of the other kind
 constexpr int kTryEvery = 128;  // frames: 128 MiB
-constexpr int kTrySoon = 8;  // twice as many after each trial in which contents alone spoke against packing
+constexpr int kTrySoon = 8;     // at first; twice as many after each full trial that did not pay
 constexpr double kWorthwhile = 0.95;
 
 }  // namespace

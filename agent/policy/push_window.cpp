@@ -6,6 +6,7 @@ namespace smig {
 namespace {
 
 constexpr double kGain = 1.5;
+constexpr double kWakeNs = 3e6;
 constexpr std::uint64_t kIntervalNs = 20'000'000;
 constexpr double kNewShare = 0.5;  // of a new measurement
 
@@ -17,7 +18,9 @@ PushWindow::PushWindow(std::uint64_t rtt_ns, double bytes_per_s)
 }
 
 void PushWindow::set_bytes() {
-    const double product = kGain * bytes_per_s_ * static_cast<double>(shortest_ns_) / 1e9;
+    // No time is known yet: a full window would only measure its own queue.
+    const double ns = shortest_ns_ == 0 ? 0 : kGain * static_cast<double>(shortest_ns_) + kWakeNs;
+    const double product = bytes_per_s_ * ns / 1e9;
     bytes_ = static_cast<std::uint64_t>(
         std::clamp(product, static_cast<double>(kLeast), static_cast<double>(kMost)));
 }

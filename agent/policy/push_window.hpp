@@ -4,7 +4,8 @@
 //
 // Both factors come from the acknowledgements: the shortest time from sending a frame to hearing that it was
 // taken, and the bytes taken a second.  A window that is too small measures its own rate; it grows by the
-// gain until time begins to be spent in queues, and there it stays.
+// gain until time begins to be spent in queues, and there it stays.  At the other end pages are installed by
+// a process that has to be woken up: for that time as well there is something on its way.
 #pragma once
 
 #include <algorithm>
@@ -28,8 +29,7 @@ public:
     [[nodiscard]] std::uint64_t shortest_ns() const { return shortest_ns_; }
     [[nodiscard]] double bytes_per_s() const { return bytes_per_s_; }
 
-    // Some frames of pushed pages: while the clone installs one, others are on their way.
-    static constexpr std::uint64_t kLeast = 384 << 10;
+    static constexpr std::uint64_t kLeast = 96 << 10;
     static constexpr std::uint64_t kMost = 4 << 20;
 
 private:

@@ -187,7 +187,8 @@ SourceActions SourceMachine::on_released(const Released& event) {
     return {{SourceDo::end_caller, event.caller}};
 }
 
-// Only a clone that has released asks for owed pages, so that its call is as good as RELEASED.
+// Only a clone that was told GO asks for owed pages; nothing stops it from releasing any more, so that its
+// call is as good as RELEASED.
 SourceActions SourceMachine::on_owed_called(const OwedCalled& event) {
     if (!ours(event.epoch, event.boot_nonce)) return {{SourceDo::answer_void, event.caller}};
     if (state_ == SMIG_SOURCE_ROLLED_BACK) return {{SourceDo::answer_void, event.caller}};

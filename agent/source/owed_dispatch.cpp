@@ -13,7 +13,7 @@ namespace {
 
 constexpr std::size_t kAnswerPages = 16;  // a frame: the first fault does not wait for the last one's page
 static_assert(kAnswerPages <= OwedDispatch::kMostPages &&
-              OwedDispatch::kPushPages <= OwedDispatch::kMostPages);
+              OwedDispatch::kMostPushed <= OwedDispatch::kMostPages);
 constexpr std::size_t kLeastSpeculated = 4;  // pages with one fault
 constexpr std::size_t kMostSpeculated = 32;
 constexpr std::size_t kSpeculatedAhead = 64;  // waiting to be sent: what is older was for a fault long past
@@ -145,7 +145,9 @@ std::optional<OwedBatch> OwedDispatch::next_pushed() {
     // What is asked for has the link to itself.
     if (!asked_.empty() || !guesses_.empty() || push_.bytes >= window_.bytes()) return std::nullopt;
     OwedBatch batch{SMIG_OWED_PUSHED, {}};
-    while (batch.pfns.size() < kPushPages) {
+    const std::size_t most =
+        std::clamp<std::size_t>(window_.bytes() / kPageBytes / 4, kLeastPushed, kMostPushed);
+    while (batch.pfns.size() < most) {
         const auto place = order_.next(left_);
         if (!place) break;
         left_.erase(*place);

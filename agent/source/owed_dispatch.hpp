@@ -66,7 +66,9 @@ public:
     [[nodiscard]] smig_wire_push_order order() const { return order_.order(); }
 
     static constexpr std::size_t kMostPages = 32;  // a frame
-    static constexpr std::size_t kPushPages = 32;  // a frame: what may stand before an answer to a fault
+    // A pushed frame: what may stand before an answer to a fault.
+    static constexpr std::size_t kLeastPushed = 8;
+    static constexpr std::size_t kMostPushed = 32;
 
 private:
     struct InFlight {

@@ -31,8 +31,8 @@ public:
         const ImageBitmap* sent_before = nullptr;  // frames that a pass has sent; null: nobody knows
         double bytes_per_s = 0;                    // of the link; 0: nobody knows
     };
-    // After GO: reads the module's list.  The device must outlive this.  Error: the module's; may be called
-    // again.
+    // The guest is captured: reads the module's list.  The device must outlive every service().  Error: the
+    // module's; may be called again.
     Result<void> begin(Device& device, const Known& known);
     [[nodiscard]] bool begun() const { return device_ != nullptr; }
 

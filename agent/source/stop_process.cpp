@@ -35,12 +35,11 @@ constexpr std::int64_t kVoidServiceMs = 600'000;  // a clone of a move that was 
 constexpr int kCaptureAttempts = 3;
 constexpr std::uint64_t kMoreShadowPages = 2048;
 constexpr std::uint64_t kMoreOwedPages = 4096;  // that a guest may touch, and owe, between OWE and the stop
-// What is touched so soon after marking would be asked for at once: it goes along, as much as the link takes
-// in a time that a person does not notice.
-constexpr std::int64_t kHotMs = 250;
-constexpr std::int64_t kHotLookMs = 10;
+// What was written while the last memory was reserved is hot: it would be asked for at once.  It goes in the
+// stop when the link takes it in a time that a person does not notice.
 constexpr double kHotSendS = 0.01;
 constexpr std::uint64_t kLeastHotPages = 64;
+constexpr std::int64_t kHotMs = 100;  // in which the guest touches it once more
 
 class StopProcess final : public FrameSink {
 public:
@@ -231,28 +230,31 @@ private:
             return owed;
         }
         owes_ = true;
-        marked_pages_ = owe.owed_pages;
         // Now, for while the guest is stopped nobody may ask the kernel for memory.
         owed_.reserve(owe.owed_pages + owe.skipped_pages + kMoreOwedPages);
         pulse_();
         return {};
     }
 
-    // The guest unmarks what it touches.
-    void let_hot_pages_go() {
-        if (!owes_) return;
+    // Whether what is hot goes in the stop: then it is unmarked, and CAPTURE must not mark it again.
+    bool send_hot_pages() {
+        smig_owed_status status{};
+        smig_owe owe{};
+        if (!owes_ || !device_->owed_status(status, 0)) return false;
+        expect_within(kDeviceMs);
+        const bool marked = device_->owe(owe).ok();
+        pulse_();
+        if (!marked) return false;
+        owed_.reserve(owe.owed_pages + owe.skipped_pages + kMoreOwedPages);
         const double room = passes_->link_bytes_per_s() * kHotSendS / kPageBytes;
         const std::uint64_t most = std::max(kLeastHotPages, static_cast<std::uint64_t>(room));
-        for (const std::int64_t until = mono_ms() + kHotMs; mono_ms() < until && !shared_.cancel_asked;) {
-            smig_owed_status status{};
-            if (!device_->owed_status(status, 0) || status.left_pages + most < marked_pages_) return;
-            pulse_();
-            ::poll(nullptr, 0, static_cast<int>(kHotLookMs));
-        }
+        if (owe.owed_pages > status.left_pages + most) return false;
+        ::poll(nullptr, 0, static_cast<int>(kHotMs));
+        return true;
     }
 
     // Both returns of CAPTURE come through here.
-    Result<void> capture() {
+    Result<void> capture(bool hot_sent) {
         capture_ = {};
         capture_.handover = std::bit_cast<std::uint64_t>(handover_.data());
         capture_.image_bitmap = std::bit_cast<std::uint64_t>(image_.words().data());
@@ -262,7 +264,7 @@ private:
         outcome_.stop_begun_ns = mono_ns();
         expect_within(kDeviceMs);
         std::uint32_t flags = passes_->following() && plan_.transfer.verify ? SMIG_CAPTURE_VERIFY : 0;
-        if (owes_) flags |= SMIG_CAPTURE_OWE;
+        if (owes_ && !hot_sent) flags |= SMIG_CAPTURE_OWE;
         return device_->capture(capture_, flags);
     }
 
@@ -278,9 +280,9 @@ private:
             if (!begun) break;
             begun = reserve_memory(kMoreShadowPages * static_cast<std::uint64_t>(attempt), nullptr);
             if (!begun) break;
-            if (attempt == 0) let_hot_pages_go();
+            const bool hot_sent = send_hot_pages();
             if (shared_.cancel_asked) return source_event::StopFailed{"cancelled"};
-            begun = capture();
+            begun = capture(hot_sent);
             if (begun || begun.error().remedy != Remedy::retry) break;
         }
         pulse_();
@@ -478,7 +480,6 @@ private:
     ImageBitmap image_;
     ImageBitmap to_send_;  // of it, in the stop
     bool owes_ = false;
-    std::uint64_t marked_pages_ = 0;
     std::array<char, SMIG_HANDOVER_LEN> handover_{};
     smig_capture capture_{};
     smig_wire_landed landed_{};

@@ -40,7 +40,7 @@ struct CheckedLoad::Shared {
         std::atomic<uint64_t> done;
     } steps[kMaxProcesses][kThreads];
     std::atomic<uint64_t> found_away[kMostWays];
-    std::atomic<bool> bad;
+    std::atomic<bool> counting, bad;
     char text[256];
 };
 
@@ -334,7 +334,7 @@ CheckedLoad::CheckedLoad(int processes, size_t pages_each) {
             while (!shared_->bad) {
                 const size_t way = chance() % std::size(kWays);
                 region.step(way);
-                if (region.was_away()) ++shared_->found_away[way];
+                if (region.was_away() && shared_->counting) ++shared_->found_away[way];
                 if (++shared_->steps[number][thread].done % 8 == 0) usleep(1000);
             }
         };
@@ -375,6 +375,10 @@ bool CheckedLoad::runs(const std::function<void()>& meanwhile) const {
         usleep(1000);
     }
     return false;
+}
+
+void CheckedLoad::count(bool on) {
+    shared_->counting = on;
 }
 
 std::vector<CheckedLoad::Reached> CheckedLoad::reached() const {

@@ -22,7 +22,8 @@ public:
     uint64_t steps() const;
     // Whether every thread takes a step within twenty seconds, while `meanwhile` is called again and again.
     bool runs(const std::function<void()>& meanwhile = [] {}) const;
-    // How many steps of every way to reach memory found their page away.
+    // How many steps of every way to reach memory found their page away while they were counted.
+    void count(bool on);
     struct Reached {
         const char* way;
         uint64_t pages;

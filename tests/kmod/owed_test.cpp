@@ -474,18 +474,23 @@ TEST_CASE("missing pages are whole whichever way they are reached") {
     CheckedLoad checked(3, 4000);
     const char* given = std::getenv("ROUNDS");
     const int rounds = given ? std::atoi(given) : 1;
+    int begun = 0;
     for (int round = 0; round < rounds && checked.wrong().empty(); round++) {
         Device device;
         Rehearsal rehearsal;
         if (!rehearsal.begin(device)) continue;
         Server server(device, rehearsal.stash, rehearsal.pages);
+        begun++;
+        checked.count(true);
         // by demand alone, as long as much is missing
         for (int i = 0; i < 20000 && server.left > rehearsal.pages.size() / 4; i++) server.turn(0, 0, false);
+        checked.count(false);
         print("by demand", owed_status(device));
         for (int i = 0; i < 100000 && server.left; i++) server.turn(64, 0);
         CHECK(server.left == 0);
         CHECK(checked.runs());
     }
+    CHECK(begun * 2 > rounds);
     CHECK(checked.wrong() == "");
     for (const auto& [way, pages] : checked.reached()) {
         std::printf("  %s: %llu missing pages\n", way, static_cast<unsigned long long>(pages));

@@ -12,6 +12,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 
 class Ring {
@@ -24,8 +25,11 @@ public:
         submissions_ = map(setup.sq_off.array + setup.sq_entries * sizeof(uint32_t), IORING_OFF_SQ_RING);
         completions_ = map(setup.cq_off.cqes + setup.cq_entries * sizeof(io_uring_cqe), IORING_OFF_CQ_RING);
         entries_ = map(setup.sq_entries * sizeof(io_uring_sqe), IORING_OFF_SQES);
+        for (const char* ring : {submissions_, completions_, entries_})
+            if (ring == MAP_FAILED) std::abort();
         submitted_ = word(submissions_, setup.sq_off.tail);
         completed_ = word(completions_, setup.cq_off.head);
+        arrived_ = word(completions_, setup.cq_off.tail);
         results_ = reinterpret_cast<const io_uring_cqe*>(completions_ + setup.cq_off.cqes);
         result_mask_ = *word(completions_, setup.cq_off.ring_mask);
         // with one entry its number is always 0
@@ -47,8 +51,14 @@ public:
         entry.len = bytes;
         std::memcpy(entries_, &entry, sizeof entry);
         std::atomic_ref(*submitted_).fetch_add(1, std::memory_order_release);
-        while (syscall(SYS_io_uring_enter, file_, 1, 1, IORING_ENTER_GETEVENTS, nullptr, 0) < 0)
-            if (errno != EINTR) return -errno;
+        // a freeze interrupts the wait, and then it says that it was submitted
+        uint32_t submit = 1;
+        while (std::atomic_ref(*arrived_).load(std::memory_order_acquire) == *completed_) {
+            const long entered =
+                syscall(SYS_io_uring_enter, file_, submit, 1, IORING_ENTER_GETEVENTS, nullptr, 0);
+            if (entered < 0 && errno != EINTR) return -errno;
+            if (entered > 0) submit = 0;
+        }
         const int result = results_[*completed_ & result_mask_].res;
         std::atomic_ref(*completed_).fetch_add(1, std::memory_order_release);
         return result;
@@ -75,7 +85,7 @@ private:
 
     int file_ = -1;
     char *submissions_ = nullptr, *completions_ = nullptr, *entries_ = nullptr;
-    uint32_t *submitted_ = nullptr, *completed_ = nullptr;
+    uint32_t *submitted_ = nullptr, *completed_ = nullptr, *arrived_ = nullptr;
     const io_uring_cqe* results_ = nullptr;
     uint32_t result_mask_ = 0;
 };

@@ -261,7 +261,7 @@ TEST_CASE("while pages are owed RELEASED does not retire the source, DRAINED doe
     CHECK_FALSE(has(again, SourceDo::retire));
 }
 
-TEST_CASE("a clone that calls for owed pages has released, whether RELEASED was heard or not") {
+TEST_CASE("a clone that calls for owed pages is as good as one that has released") {
     for (const smig_session_state state : {SMIG_SOURCE_GIVEN, SMIG_SOURCE_OWING}) {
         SourceMachine machine = in_state(state, true);
         const SourceActions actions = machine.on(OwedCalled{7, kEpoch, kNonce, SMIG_OWED_PUSH, true}, 0);

@@ -85,8 +85,8 @@ TEST_CASE("what is asked for goes before all else, and push stands back") {
 
 TEST_CASE("a page on its way is not sent a second time, however often it is asked for") {
     Source source;
-    CHECK(source.next(SMIG_OWED_PUSH).size() == OwedDispatch::kPushPages);
-    constexpr std::uint64_t kNext = 1000 + OwedDispatch::kPushPages;
+    CHECK(source.next(SMIG_OWED_PUSH).size() == OwedDispatch::kLeastPushed);
+    constexpr std::uint64_t kNext = 1000 + OwedDispatch::kLeastPushed;
     source.fetch({1000, kNext - 1, kNext});
     source.fetch({kNext});
     CHECK(source.next(SMIG_OWED_DEMAND) == Pfns{kNext});
