@@ -6,7 +6,7 @@ namespace smig {
 namespace {
 
 constexpr double kGain = 1.5;
-constexpr double kWakeNs = 3e6;
+constexpr double kWakeNs = 6e6;
 constexpr std::uint64_t kIntervalNs = 20'000'000;
 constexpr double kNewShare = 0.5;  // of a new measurement
 
