@@ -161,6 +161,7 @@ public:
     Result<void> owe(smig_owe& owe) override {
         if (!in(SMIG_STATE_SOURCE) || !machine_.tracking) return wrong_state("OWE");
         std::uint64_t skipped = 0;
+        stir_guest();
         owe.owed_pages = mark_owed(skipped);
         owe.skipped_pages = skipped;
         return {};
@@ -170,7 +171,8 @@ public:
         SMIG_CHECK((flags & ~(SMIG_CAPTURE_VERIFY | SMIG_CAPTURE_OWE)) == 0 && capture.send_bitmap != 0);
         if (machine_.tracking) stir_guest();
         std::uint64_t skipped = 0;
-        if ((flags & SMIG_CAPTURE_OWE) != 0) capture.owed_pages = mark_owed(skipped);
+        if ((flags & SMIG_CAPTURE_OWE) != 0) (void)mark_owed(skipped);
+        capture.owed_pages = owed_pages();
         machine_.owed_at_capture = capture.owed_pages;
         machine_.guest_runs = false;
         machine_.ever_frozen = true;
@@ -372,7 +374,7 @@ public:
             for (std::uint64_t pfn = 0; pfn < kFakeTop; ++pfn)
                 if (machine_.waited[pfn] && machine_.missing[pfn]) announce_fake_fault(machine_, pfn);
         status.owed_pages = machine_.owed_at_capture;
-        status.left_pages = machine_.missing_pages;
+        status.left_pages = machine_.tracking ? owed_pages() : machine_.missing_pages.load();
         status.demand_faults = status.demand_pages = machine_.waits_over;
         status.speculated_pages = machine_.installed_by[SMIG_INSTALL_SPECULATED];
         status.pushed_pages = machine_.installed_by[SMIG_INSTALL_PUSHED];
@@ -390,6 +392,10 @@ private:
     void end_owing() {
         std::uint32_t owing = SMIG_STATE_OWING;
         if (machine_.missing_pages == 0) machine_.state.compare_exchange_strong(owing, SMIG_STATE_SOURCE);
+    }
+    [[nodiscard]] std::uint64_t owed_pages() const {
+        return static_cast<std::uint64_t>(
+            std::ranges::count_if(machine_.owed, [](const auto& page) { return page.load(); }));
     }
     // What the target lacks and is anonymous; some are referred to by others, and are left out.
     std::uint64_t mark_owed(std::uint64_t& skipped) {
