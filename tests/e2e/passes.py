@@ -11,7 +11,7 @@ from .harness import expect, test
 from .scene import Scene
 
 # A link slow enough to see every pass, and a stop that is never short enough to end them.
-SLOW = ("--bandwidth", "10MB", "--downtime-limit", "1", "--max-passes", "50")
+SLOW = ("--mode", "precopy", "--bandwidth", "10MB", "--downtime-limit", "1", "--max-passes", "50")
 PASS_S = 60
 WRITER = Kind("writer", working_set_mib=16, rate_mb=10)
 
