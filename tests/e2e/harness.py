@@ -116,6 +116,8 @@ def _results(wanted: list[Test], jobs: int) -> Iterator[tuple[Test, str | None, 
             return
         left.remove(number)
         yield wanted[number], reason, took
+    for worker in workers:
+        worker.join()
 
 
 def run_all(wanted: list[Test], jobs: int) -> int:
