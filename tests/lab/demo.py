@@ -107,7 +107,7 @@ def main() -> int:
             if len(wanted) > 1:
                 teller.step(f"── run {run} of {given.runs}, {mode}")
             logs = setup.logs_folder(given.keep_logs or OUT / "runs", mode)
-            options = ("--verify",) if given.verify and not mode.startswith("stop-copy") else ()
+            options = ("--verify",) if given.verify and stage.parse_mode(mode)[0] != "stop-copy" else ()
             outcome = stage.run(plan, mode, kind, logs, teller.step, teller.quote, *options)
             outcomes.append(outcome)
             if outcome.moved and not given.keep_logs:
