@@ -260,7 +260,7 @@ int smig_image_prepare(struct smig_prepare *arg)
 		shadow = unsent + (shadow - min(unsent, shadow)) / 3;
 	}
 	want = max3(shadow, arg->spare_pages, (u64)nr_held) + arg->extra_shadow_pages;
-	arg->needed_pages = want;
+	arg->needed_pages = want + RESERVE_PAGES;
 	arg->shadow_pages = 0;
 	arg->available_pages = nr_held;
 	if (want > smig_ram.pages)

@@ -193,7 +193,7 @@ struct smig_prepare {
 	__u64 vacant_bitmap;		/* in: buffer of top_pfn bits, or 0; filled */
 	__u64 vacant_bitmap_bytes;	/* in: its length, a multiple of 8 */
 	__u64 shadow_pages;		/* out: held */
-	__u64 needed_pages;		/* out: shadow and spare together */
+	__u64 needed_pages;		/* out: shadow and spare, and what the stop allocates */
 	__u64 available_pages;		/* out: what could be had */
 	__u64 avoid_start;		/* in */
 	__u64 avoid_pages;		/* in: 0: none */
