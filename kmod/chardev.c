@@ -189,7 +189,7 @@ static int do_prepare(struct file *file, void *data)
 {
 	struct smig_prepare *arg = data;
 
-	if (arg->flags || arg->extra_shadow_pages > smig_ram.pages ||
+	if ((arg->flags & ~SMIG_PREPARE_SPARE) || arg->extra_shadow_pages > smig_ram.pages ||
 	    arg->spare_pages > smig_ram.pages)
 		return -EINVAL;
 	return smig_image_prepare(arg);

@@ -35,13 +35,10 @@
 /* At once, while installing of owed pages has to wait: 4 MiB. */
 #define GIVE_BACK_PAGES 1024UL
 
-/* Held from PREPARE to thaw; never part of the image. */
-static struct page **held;
-static unsigned long nr_held, max_held;
 static void *buffer;		/* what READ fills for a caller that maps it */
 
-static u64 *shadow_pfn;		/* shadow_pfn[i] was copied to held[i]; ascending */
-static unsigned long nr_shadow;
+static u64 *shadow_pfn;		/* shadow_pfn[i] was copied to smig_held[i]; ascending */
+static unsigned long max_shadow, nr_shadow;
 static unsigned long *image_bitmap;	/* frames of the image */
 static unsigned long *send_bitmap;	/* of these, what the target lacks */
 static unsigned long *zero_bitmap;	/* of these, KERNEL frames that were all-zero */
@@ -103,141 +100,69 @@ static void drop_room(void)
 {
 	unsigned int i;
 
-	while (nr_held)
-		__free_page(held[--nr_held]);
-	vfree(held);
+	smig_hold_drop();
 	vfree(shadow_pfn);
-	held = NULL;
 	shadow_pfn = NULL;
 	for (i = 0; i < ARRAY_SIZE(bitmaps); i++) {
 		vfree(*bitmaps[i]);
 		*bitmaps[i] = NULL;
 	}
-	max_held = 0;
+	max_shadow = 0;
 	nr_shadow = 0;
 }
 
 /* Room for @max held frames, and what else a capture needs. */
 static int make_room(unsigned long max)
 {
-	struct page **more;
 	u64 *pfns;
+	int ret = make_bitmaps() ?: make_buffer() ?: smig_hold_room(max);
 
-	int ret = make_bitmaps() ?: make_buffer();
-
-	if (ret)
+	if (ret || max <= max_shadow)
 		return ret;
-	if (max <= max_held)
-		return 0;
-	more = vmalloc(array_size(max, sizeof(*held)));
 	pfns = vmalloc(array_size(max, sizeof(*pfns)));
-	if (!more || !pfns) {
-		vfree(more);
-		vfree(pfns);
+	if (!pfns)
 		return -ENOMEM;
-	}
-	if (held)
-		memcpy(more, held, nr_held * sizeof(*held));
-	vfree(held);
-	held = more;
 	vfree(shadow_pfn);
 	shadow_pfn = pfns;
-	max_held = max;
-	return 0;
-}
-
-static void give_back_to(unsigned long nr)
-{
-	while (nr_held > nr)
-		__free_page(held[--nr_held]);
-}
-
-/* @reached: so many could be had, also when @nr could not; these are given back then. */
-static int hold_up_to(unsigned long nr, u64 *reached)
-{
-	unsigned long before = nr_held;
-	struct page *page;
-
-	while (nr_held < nr) {
-		page = alloc_page(GFP_KERNEL | __GFP_NOWARN | __GFP_RETRY_MAYFAIL);
-		if (page)
-			held[nr_held++] = page;
-		*reached = nr_held;
-		if (!page || (!(nr_held & 0xff) && fatal_signal_pending(current))) {
-			give_back_to(before);
-			return -ENOMEM;
-		}
-		if (!(nr_held & 0xff))
-			cond_resched();
-	}
+	max_shadow = max;
 	return 0;
 }
 
 static void mark_held(void)
 {
-	unsigned long i;
-
 	bitmap_zero(own_bitmap, smig_ram.top_pfn);
-	for (i = 0; i < nr_held; i++)
-		smig_bitmap_set(own_bitmap, page_to_pfn(held[i]), 1);
+	smig_hold_mark(own_bitmap);
 }
 
-#define SMALLEST_PIECE 64	/* frames; below it trying costs more than it brings */
-
-static int claim(unsigned long start, unsigned long end)
+/* Kernel pages that the stop may have to copy. */
+static u64 expected_shadow(u32 flags)
 {
-	gfp_t flags = GFP_KERNEL | __GFP_NOWARN;
+	u64 pages[SMIG_CLASS_SLOTS] = {};
+	u64 shadow, unsent;
 
-	if (smig_has(alloc_contig_range))
-		return smig_call(alloc_contig_range)(start, end, MIGRATE_MOVABLE, flags);
-	if (smig_has(alloc_contig_range_noprof))
-		return smig_call(alloc_contig_range_noprof)(start, end, MIGRATE_MOVABLE, flags);
-	return -EOPNOTSUPP;
-}
-
-/*
- * Holds what it can of [start, end), a power of two of frames below a page block,
- * after moving away what lies there: user memory moves, the kernel's does not.
- */
-static void hold_piece(unsigned long start, unsigned long end)
-{
-	unsigned long middle = start + (end - start) / 2;
-
-	if (!claim(start, end)) {
-		for (; start < end; start++)
-			held[nr_held++] = pfn_to_page(start);
-	} else if (end - start > SMALLEST_PIECE) {
-		hold_piece(start, middle);
-		hold_piece(middle, end);
-	}
-	cond_resched();
-}
-
-/* Process context.  @room: at most so many frames are held afterwards. */
-static u64 hold_range(unsigned long start, unsigned long nr, u64 room)
-{
-	unsigned long before = nr_held, piece = start & ~(pageblock_nr_pages - 1);
-
-	for (; piece < start + nr; piece += pageblock_nr_pages) {
-		unsigned long end = piece + pageblock_nr_pages;
-
-		if (nr_held + pageblock_nr_pages > room || fatal_signal_pending(current))
-			break;
-		/* within one zone, and nothing but memory */
-		if (smig_ram_contains(piece) && smig_ram_contains(end - 1) &&
-		    pfn_to_online_page(piece) && pfn_to_online_page(end - 1))
-			hold_piece(piece, end);
-	}
-	return nr_held - before;
+	/* a pass will have sent most of it, and another call comes before the stop */
+	if (flags & SMIG_PREPARE_SPARE)
+		return 0;
+	smig_call(lru_add_drain_all)();
+	smig_ram_census(pages, NULL, NULL);
+	/* what is held counts as the kernel's in a census */
+	shadow = pages[SMIG_CLASS_KERNEL] - min_t(u64, smig_nr_held, pages[SMIG_CLASS_KERNEL]);
+	shadow += smig_call(nr_blockdev_pages)();
+	shadow += 3 * get_mm_rss(current->mm);
+	shadow += shadow / 32 + 1024;
+	if (!smig_following)
+		return shadow;
+	/* most of what the kernel has does not change: what was sent needs little shadow */
+	unsent = smig_pass_unsent_kernel(own_bitmap);
+	return unsent + (shadow - min(unsent, shadow)) / 3;
 }
 
 /* Process context, guest running.  What was held stays held, whatever happens. */
 int smig_image_prepare(struct smig_prepare *arg)
 {
 	u64 need = BITS_TO_LONGS(smig_ram.top_pfn) * sizeof(long);
-	u64 pages[SMIG_CLASS_SLOTS] = {};
-	unsigned long before = nr_held;
-	u64 shadow, want;
+	bool first = !smig_held;
+	u64 want;
 	int ret;
 
 	if (arg->vacant_bitmap && arg->vacant_bitmap_bytes < need)
@@ -245,38 +170,23 @@ int smig_image_prepare(struct smig_prepare *arg)
 	if (arg->avoid_start > smig_ram.top_pfn ||
 	    arg->avoid_pages > smig_ram.top_pfn - arg->avoid_start)
 		return -EINVAL;
+	want = max3(expected_shadow(arg->flags), arg->spare_pages, (u64)smig_nr_held) +
+	       arg->extra_shadow_pages;
 	arg->avoided_pages = 0;
-	smig_call(lru_add_drain_all)();
-	smig_ram_census(pages, NULL, NULL);
-	/* what is held counts as the kernel's in a census */
-	shadow = pages[SMIG_CLASS_KERNEL] - min_t(u64, nr_held, pages[SMIG_CLASS_KERNEL]);
-	shadow += smig_call(nr_blockdev_pages)();
-	shadow += 3 * get_mm_rss(current->mm);
-	shadow += shadow / 32 + 1024;
-	/* most of what the kernel has does not change: what was sent needs little shadow */
-	if (smig_following) {
-		u64 unsent = smig_pass_unsent_kernel(own_bitmap);
-
-		shadow = unsent + (shadow - min(unsent, shadow)) / 3;
-	}
-	want = max3(shadow, arg->spare_pages, (u64)nr_held) + arg->extra_shadow_pages;
 	arg->needed_pages = want + RESERVE_PAGES;
 	arg->shadow_pages = 0;
-	arg->available_pages = nr_held;
+	arg->available_pages = smig_nr_held;
 	if (want > smig_ram.pages)
 		return -ENOMEM;
-	ret = make_room(want + RESERVE_PAGES);
-	if (!ret && arg->avoid_pages)
-		arg->avoided_pages = hold_range(arg->avoid_start, arg->avoid_pages, want);
-	ret = ret ?: hold_up_to(want + RESERVE_PAGES, &arg->available_pages);
+	ret = make_room(want + RESERVE_PAGES) ?:
+	      smig_hold(want, RESERVE_PAGES, arg->avoid_start, arg->avoid_pages,
+			&arg->avoided_pages, &arg->available_pages);
 	if (ret) {
-		give_back_to(before);
-		if (!before)
+		if (first && ret != -ENOBUFS)
 			drop_room();
 		return ret;
 	}
-	give_back_to(want);
-	arg->shadow_pages = nr_held;
+	arg->shadow_pages = smig_nr_held;
 	mark_held();
 	if (arg->vacant_bitmap &&
 	    copy_to_user(u64_to_user_ptr(arg->vacant_bitmap), own_bitmap, need))
@@ -293,7 +203,7 @@ static void mark_own(void)
 	mark_held();
 	for (i = 0; i < ARRAY_SIZE(bitmaps); i++)
 		smig_ram_mark_vmalloc(own_bitmap, *bitmaps[i], smig_ram_bitmap_bytes());
-	smig_ram_mark_vmalloc(own_bitmap, shadow_pfn, max_held * sizeof(*shadow_pfn));
+	smig_ram_mark_vmalloc(own_bitmap, shadow_pfn, max_shadow * sizeof(*shadow_pfn));
 	smig_ram_mark_vmalloc(own_bitmap, buffer, SMIG_BUFFER_PAGES * PAGE_SIZE);
 	smig_pass_mark_own(own_bitmap);
 	smig_owed_mark_own(own_bitmap);
@@ -311,7 +221,7 @@ int smig_image_begin_pass(struct smig_pass *arg)
 	if (!own_bitmap)
 		return -EBADFD;
 	mark_own();
-	return smig_pass_begin(arg, own_bitmap);
+	return smig_hold_check() ?: smig_pass_begin(arg, own_bitmap);
 }
 
 static int stay_read_only(struct vm_area_struct *vma, unsigned long start, unsigned long end,
@@ -372,9 +282,9 @@ static int copy_kernel_page(unsigned long pfn)
 		zero_pages++;
 		return 0;
 	}
-	if (nr_shadow == nr_held)
+	if (nr_shadow == smig_nr_held)
 		return -ENOSPC;
-	copy_page(page_address(held[nr_shadow]), (void *)from);
+	copy_page(page_address(smig_held[nr_shadow]), (void *)from);
 	shadow_pfn[nr_shadow++] = pfn;
 	return 0;
 }
@@ -500,7 +410,7 @@ int smig_image_capture(struct smig_capture *arg)
 	u32 step = 0;
 	int ret;
 
-	if (!held)
+	if (!smig_held)
 		return -EBADFD;
 	if (arg->flags & SMIG_CAPTURE_VERIFY && !smig_pass_can_verify())
 		return -EINVAL;
@@ -511,6 +421,9 @@ int smig_image_capture(struct smig_capture *arg)
 		if (ret)
 			return ret;
 	}
+	ret = smig_hold_keep();
+	if (ret)
+		return ret;
 	verifying = arg->flags & SMIG_CAPTURE_VERIFY;
 	memset(class_pages, 0, sizeof(class_pages));
 	memset(send_by_class, 0, sizeof(send_by_class));
@@ -530,7 +443,7 @@ int smig_image_capture(struct smig_capture *arg)
 	smig_fence_net_remove();
 	ret = smig_fence_net_install();
 	if (ret)
-		return ret;
+		goto may_go;
 	ret = smig_fence_disk_find();
 	if (ret)
 		goto remove_net;
@@ -593,7 +506,7 @@ captured:
 		memcpy(arg->source_us, times.us, sizeof(arg->source_us));
 		memcpy(arg->pages, class_pages, sizeof(arg->pages));
 		arg->shadow_used = nr_shadow;
-		arg->shadow_pages = nr_held;
+		arg->shadow_pages = smig_nr_held;
 		memcpy(arg->send_by_class, send_by_class, sizeof(arg->send_by_class));
 		arg->send_pages = send_pages;
 		smig_pass_report(arg);
@@ -608,9 +521,11 @@ unlock_sleep:
 	smig_fence_disk_open();
 remove_net:
 	smig_fence_net_remove();
+may_go:
+	smig_hold_may_go();
 	arg->failed_step = step;
 	arg->shadow_used = nr_shadow;
-	arg->shadow_pages = nr_held;
+	arg->shadow_pages = smig_nr_held;
 	smig.failed_step = step;
 	smig.failed_errno = ret;
 	return ret;
@@ -688,7 +603,7 @@ int smig_image_read(const u64 *pfns, u8 *status, u32 nr, void __user *data, u32 
 			continue;
 		}
 		index = find_shadow(pfn);
-		from = page_address(index >= 0 ? held[index] : pfn_to_page(pfn));
+		from = page_address(index >= 0 ? smig_held[index] : pfn_to_page(pfn));
 		if (index < 0 && !memchr_inv(from, 0, PAGE_SIZE)) {
 			status[i] = SMIG_PAGE_ZERO;
 			continue;
@@ -707,7 +622,10 @@ int smig_image_read(const u64 *pfns, u8 *status, u32 nr, void __user *data, u32 
 int smig_image_read_live(const u64 *pfns, u8 *status, u32 nr, void __user *data, u32 *nr_data)
 {
 	u32 i, out = 0;
+	int ret = smig_hold_check();
 
+	if (ret)
+		return ret;
 	for (i = 0; i < nr; i++) {
 		void *to = buffer + (size_t)(data ? 0 : out) * PAGE_SIZE;
 
@@ -749,6 +667,7 @@ void smig_image_thaw(u64 *us)
 	smig_freeze_times_start(&times);
 	smig_image_open_fences();
 	smig_owed_let_go();
+	smig_hold_may_go();
 	smig_freeze_thaw(&times);
 	smig.tasks_frozen = false;
 	unlock_system_sleep(sleep_flags);
@@ -762,8 +681,7 @@ void smig_image_thaw(u64 *us)
  */
 bool smig_image_give_back(void)
 {
-	give_back_to(nr_held - min(nr_held, GIVE_BACK_PAGES));
-	return nr_held;
+	return smig_hold_give_back(GIVE_BACK_PAGES);
 }
 
 void smig_image_cleanup(void)

@@ -102,6 +102,9 @@ static int __init smig_init(void)
 	ret = register_memory_notifier(&memory_block);
 	if (ret)
 		goto unregister_pm;
+	ret = smig_hold_init();
+	if (ret)
+		goto unregister_memory;
 	/* so that a freeze patches no kernel text under load */
 	static_branch_inc(&freezer_active);
 	smig_fence_net_init();
@@ -123,6 +126,8 @@ exit_fault:
 exit_fence_net:
 	smig_fence_net_exit();
 	static_branch_dec(&freezer_active);
+	smig_hold_exit();
+unregister_memory:
 	unregister_memory_notifier(&memory_block);
 unregister_pm:
 	unregister_pm_notifier(&pm_block);
@@ -138,6 +143,7 @@ static void __exit smig_exit(void)
 	smig_fault_exit();
 	smig_fence_net_exit();
 	static_branch_dec(&freezer_active);
+	smig_hold_exit();
 	unregister_memory_notifier(&memory_block);
 	unregister_pm_notifier(&pm_block);
 	smig_ram_window_exit();

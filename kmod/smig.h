@@ -96,6 +96,21 @@ int smig_ram_window_init(void);
 void smig_ram_window_exit(void);
 const void *smig_ram_map(unsigned long pfn);
 
+/* hold.c: frames held for the move */
+extern struct page **smig_held;
+extern unsigned long smig_nr_held;
+int smig_hold_room(unsigned long max);
+int smig_hold(unsigned long nr, unsigned long reserve, u64 avoid, u64 nr_avoid,
+	      u64 *avoided, u64 *reached);
+void smig_hold_mark(unsigned long *bitmap);
+int smig_hold_check(void);
+int smig_hold_keep(void);
+void smig_hold_may_go(void);
+bool smig_hold_give_back(unsigned long most);
+void smig_hold_drop(void);
+int smig_hold_init(void);
+void smig_hold_exit(void);
+
 /* image.c: shadow, capture, reading of the image */
 int smig_image_prepare(struct smig_prepare *arg);
 int smig_image_capture(struct smig_capture *arg);

@@ -29,6 +29,7 @@ Remedy remedy_of(int code) {
         case EBUSY:
         case EPERM:
         case ENOMEM:
+        case ENOBUFS:
         case EOPNOTSUPP:
             return Remedy::refused;
         default:
@@ -47,6 +48,8 @@ const char* meaning_of(int code) {
             return "this kernel or machine cannot do it (the kernel log names what)";
         case ENOMEM:
             return "not enough free memory";
+        case ENOBUFS:
+            return "the guest ran out of memory and got back what was held for the move; free some memory";
         case ENOSPC:
             return "the shadow or the spare frames do not suffice";
         case EAGAIN:

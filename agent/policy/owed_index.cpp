@@ -8,39 +8,35 @@
 
 namespace smig {
 
-void OwedIndex::reserve(std::uint64_t pages) {
+void OwedIndex::reserve(std::uint64_t pages, Pfn top) {
     pages_.reserve(pages);
-    by_pfn_.reserve(pages);
+    by_pfn_.reserve(top.value);
     by_file_.reserve(pages);
     area_starts_.reserve(pages);
 }
 
 void OwedIndex::add(std::span<const smig_owed_page> pages) {
-    for (const smig_owed_page& page : pages) pages_.push_back(page);
+    for (const smig_owed_page& page : pages) {
+        const OwedPlace place = size();
+        pages_.push_back(page);
+        if (place == 0 || page.area != pages_[place - 1].area || page.space != pages_[place - 1].space)
+            area_starts_.push_back(place);
+        if (place == 0 || !adjacent(place - 1, place)) ++runs_;
+        if (page.pfn >= by_pfn_.size()) by_pfn_.resize(page.pfn + 1, kNowhere);
+        by_pfn_[page.pfn] = place;
+        if (page.file != 0) by_file_.push_back(place);
+    }
 }
 
 void OwedIndex::seal() {
-    by_pfn_.clear();
-    by_file_.clear();
-    area_starts_.clear();
-    for (OwedPlace place = 0; place < size(); ++place) {
-        if (place == 0 || pages_[place].area != pages_[place - 1].area ||
-            pages_[place].space != pages_[place - 1].space)
-            area_starts_.push_back(place);
-        by_pfn_.push_back(place);
-        if (pages_[place].file != 0) by_file_.push_back(place);
-    }
-    std::ranges::sort(by_pfn_, {}, [&](OwedPlace place) { return pages_[place].pfn; });
     std::ranges::sort(by_file_, {}, [&](OwedPlace place) {
         return std::tuple(pages_[place].file, pages_[place].file_page, place);
     });
 }
 
 std::optional<OwedPlace> OwedIndex::find(std::uint64_t pfn) const {
-    const auto found =
-        std::ranges::lower_bound(by_pfn_, pfn, {}, [&](OwedPlace place) { return pages_[place].pfn; });
-    if (found == by_pfn_.end() || pages_[*found].pfn != pfn) return std::nullopt;
-    return *found;
+    if (pfn >= by_pfn_.size() || by_pfn_[pfn] == kNowhere) return std::nullopt;
+    return by_pfn_[pfn];
 }
 
 PlaceRange OwedIndex::area_of(OwedPlace place) const {
@@ -71,10 +67,7 @@ bool OwedIndex::adjacent(OwedPlace before, OwedPlace after) const {
 
 std::uint64_t OwedIndex::mean_run_x100() const {
     if (pages_.empty()) return 0;
-    std::uint64_t runs = 1;
-    for (OwedPlace place = 1; place < size(); ++place)
-        if (!adjacent(place - 1, place)) ++runs;
-    return std::uint64_t{size()} * 100 / runs;
+    return std::uint64_t{size()} * 100 / runs_;
 }
 
 void PlaceSet::fill(OwedPlace size) {

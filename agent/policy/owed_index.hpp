@@ -28,7 +28,8 @@ struct PlaceRange {
 
 class OwedIndex {
 public:
-    void reserve(std::uint64_t pages);
+    // For so many pages of a machine whose frames are below `top`.
+    void reserve(std::uint64_t pages, Pfn top);
     // In the module's order.  More than were reserved asks for memory.
     void add(std::span<const smig_owed_page> pages);
     // No more will be added; before anything below.
@@ -51,10 +52,13 @@ public:
     [[nodiscard]] std::uint64_t mean_run_x100() const;
 
 private:
+    static constexpr OwedPlace kNowhere = ~OwedPlace{0};
+
     std::vector<smig_owed_page> pages_;
-    std::vector<OwedPlace> by_pfn_;
+    std::vector<OwedPlace> by_pfn_;       // of every frame up to the highest that is owed; or kNowhere
     std::vector<OwedPlace> by_file_;      // those of files alone
     std::vector<OwedPlace> area_starts_;  // ascending
+    std::uint64_t runs_ = 0;              // of pages side by side
 };
 
 // Some of the places.  next() and previous() look at 64 of them at a time.

@@ -50,23 +50,20 @@ OwedServer::OwedServer(const TransferOptions& transfer, const PushWindow& window
 
 OwedServer::~OwedServer() = default;
 
-void OwedServer::reserve(std::uint64_t pages) {
-    index_.reserve(pages);
+void OwedServer::reserve(std::uint64_t pages, Pfn top) {
+    index_.reserve(pages, top);
     dispatch_.reserve(pages);
 }
 
-Result<void> OwedServer::begin(Device& device, const Known& known) {
+Result<void> OwedServer::list(Device& device, const Known& known) {
     SMIG_CHECK(!begun());
-    for (;;) {
-        auto listed = device.owed_list(index_.size(), buffers_->listed);
-        if (!listed) return listed.error();
-        if (listed.value() == 0) break;
-        const auto pages = std::span(buffers_->listed).first(listed.value());
-        index_.add(pages);
-        if (known.sent_before == nullptr) continue;
-        for (const smig_owed_page& page : pages)
-            if (known.sent_before->test(Pfn{page.pfn})) ++sent_before_;
-    }
+    auto listed = device.owed_list(index_.size(), buffers_->listed);
+    if (!listed) return listed.error();
+    const auto pages = std::span(buffers_->listed).first(listed.value());
+    index_.add(pages);
+    for (const smig_owed_page& page : pages)
+        if (known.sent_before != nullptr && known.sent_before->test(Pfn{page.pfn})) ++sent_before_;
+    if (!pages.empty()) return {};
     index_.seal();
     mean_run_x100_ = index_.mean_run_x100();
     dispatch_.begin(known.bytes_per_s);

@@ -24,16 +24,16 @@ public:
     OwedServer(const TransferOptions& transfer, const PushWindow& window);
     ~OwedServer();
 
-    // Before the stop: the memory that so many pages take to be served.
-    void reserve(std::uint64_t pages);
+    // Before the stop: the memory that it takes to serve so many pages of a machine whose frames are below `top`.
+    void reserve(std::uint64_t pages, Pfn top);
     // What the passes have shown.
     struct Known {
         const ImageBitmap* sent_before = nullptr;  // frames that a pass has sent; null: nobody knows
         double bytes_per_s = 0;                    // of the link; 0: nobody knows
     };
-    // The guest is captured: reads the module's list.  The device must outlive every service().  Error: the
-    // module's; may be called again.
-    Result<void> begin(Device& device, const Known& known);
+    // The guest is captured: reads a part of the module's list; to be called until begun(), when it has all
+    // of it.  The device must outlive every service().  Error: the module's; may be called again.
+    Result<void> list(Device& device, const Known& known);
     [[nodiscard]] bool begun() const { return device_ != nullptr; }
 
     // OWED_HELLO has come on it.

@@ -181,6 +181,7 @@ private:
         prepare.spare_pages = landed_.vacant_pages;
         prepare.extra_shadow_pages = extra_shadow_pages;
         if (vacant != nullptr) {
+            if (traits_of(plan_.transfer.mode).passes) prepare.flags = SMIG_PREPARE_SPARE;
             // The target may have more memory than this guest.
             prepare.avoid_start = std::min<std::uint64_t>(landed_.kernel_start, info_.top_pfn);
             prepare.avoid_pages =
@@ -231,7 +232,7 @@ private:
         }
         owes_ = true;
         // Now, for while the guest is stopped nobody may ask the kernel for memory.
-        owed_.reserve(owe.owed_pages + owe.skipped_pages + kMoreOwedPages);
+        owed_.reserve(owe.owed_pages + owe.skipped_pages + kMoreOwedPages, Pfn{info_.top_pfn});
         pulse_();
         return {};
     }
@@ -245,7 +246,7 @@ private:
         const bool marked = device_->owe(owe).ok();
         pulse_();
         if (!marked) return false;
-        owed_.reserve(owe.owed_pages + owe.skipped_pages + kMoreOwedPages);
+        owed_.reserve(owe.owed_pages + owe.skipped_pages + kMoreOwedPages, Pfn{info_.top_pfn});
         const double room = passes_->link_bytes_per_s() * kHotSendS / kPageBytes;
         const std::uint64_t most = std::max(kLeastHotPages, static_cast<std::uint64_t>(room));
         if (owe.owed_pages > status.left_pages + most) return false;
@@ -459,8 +460,8 @@ private:
         const bool given = machine_.state() == SMIG_SOURCE_GIVEN || machine_.state() == SMIG_SOURCE_OWING;
         if (shared_.owed_pages == 0 || (!given && machine_.state() != SMIG_SOURCE_AWAITING_ALIVE))
             return kNever;
-        if (!owed_.begun() && !owed_.begin(*device_, {&sender_->sent(), passes_->link_bytes_per_s()}))
-            return kPulseMs;
+        if (!owed_.begun())
+            return owed_.list(*device_, {&sender_->sent(), passes_->link_bytes_per_s()}) ? 0 : kPulseMs;
         return given ? owed_.service() : kNever;
     }
 

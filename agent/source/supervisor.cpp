@@ -110,7 +110,8 @@ private:
         while (mono_ms() < until) {
             std::int64_t patience = kWatchMs;
             if (owes && state == SMIG_SOURCE_GIVEN) {
-                if (owed.begun() || owed.begin(*device_, {})) patience = std::min(patience, owed.service());
+                const std::int64_t due = owed.begun() ? owed.service() : owed.list(*device_, {}) ? 0 : kWatchMs;
+                patience = std::min(patience, due);
             }
             polled.clear();
             port.add_to(polled);

@@ -20,6 +20,7 @@
  *   EBADFD      not in this state of the move (see enum smig_state)
  *   EOPNOTSUPP  this kernel or machine cannot do it; the kernel log names what
  *   ENOMEM      not enough free memory; out fields carry the figures
+ *   ENOBUFS     the guest ran out of memory and got back what was held; the move ends
  *   ENOSPC      the shadow or the spare frames do not suffice; undone, may retry
  *   EAGAIN      something moved under the capture; undone, may retry
  *   ENODATA     the image is incomplete
@@ -32,7 +33,7 @@
 #include <linux/ioctl.h>
 #include <linux/types.h>
 
-#define SMIG_ABI_VERSION 3
+#define SMIG_ABI_VERSION 4
 #define SMIG_DEVICE_NAME "selfmigrate"
 
 /* What the module is doing; SMIG_IOC_STATUS reports it. */
@@ -184,7 +185,12 @@ struct smig_census {
  * [avoid_start, avoid_start + avoid_pages) are taken first, as far as what lies
  * there can be moved: see struct smig_land.  Called again it only adds to what is
  * held.  ENOMEM: nothing was added.
+ *
+ * SMIG_PREPARE_SPARE: passes come before the stop, and another call after them.
+ * Only the spares are held; what the shadow must take is known by then.
  */
+#define SMIG_PREPARE_SPARE	0x1
+
 struct smig_prepare {
 	__u32 size;
 	__u32 flags;

@@ -5,6 +5,7 @@
 #include <sys/syscall.h>
 
 #include <bit>
+#include <cstring>
 #include <string>
 
 #include "tests/kmod/device.hpp"
@@ -53,6 +54,40 @@ TEST_CASE("memory that is not there is refused with figures, and nothing is kept
     CHECK(argument.available_pages < argument.needed_pages);
     argument.spare_pages = device.info().ram_pages + 1;
     CHECK(device.call(SMIG_IOC_PREPARE, argument) == EINVAL);
+    CHECK(prepare(device) == 0);
+}
+
+TEST_CASE("a guest that runs out of memory gets back what is held, nobody is killed, and the move ends") {
+    constexpr uint64_t kLeft = 24 << 8;        // pages that are left to the guest
+    constexpr uint64_t kNeeded = 64ull << 20;  // bytes that it asks for
+    Ticker ticker;
+    {
+        Device device;
+        REQUIRE(device.begin(SMIG_ROLE_SOURCE) == 0);
+        smig_prepare argument{};
+        argument.size = sizeof argument;
+        argument.flags = SMIG_PREPARE_SPARE;
+        argument.spare_pages = free_pages() - kLeft;
+        REQUIRE(device.call(SMIG_IOC_PREPARE, argument) == 0);
+        CHECK(free_pages() * 4096 < kNeeded);
+        const pid_t hungry = fork();
+        if (hungry == 0) {
+            void* memory =
+                mmap(nullptr, kNeeded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            if (memory == MAP_FAILED) _exit(1);
+            std::memset(memory, 1, kNeeded);
+            _exit(0);
+        }
+        int status = -1;
+        waitpid(hungry, &status, 0);
+        CHECK(status == 0);
+        CHECK(device.call(SMIG_IOC_PREPARE, argument) == ENOBUFS);
+        Captured captured;
+        CHECK(captured.take(device) == ENOBUFS);
+    }
+    CHECK(ticker.runs());
+    Device device;
+    REQUIRE(device.begin(SMIG_ROLE_SOURCE) == 0);
     CHECK(prepare(device) == 0);
 }
 

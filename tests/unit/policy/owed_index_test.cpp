@@ -26,7 +26,7 @@ OwedIndex small_index() {
         page(20, 1, 2, 30, 7, 0), page(10, 1, 2, 31, 7, 1), page(60, 2, 3, 11, 7, 1),
     };
     OwedIndex index;
-    index.reserve(pages.size());
+    index.reserve(pages.size(), Pfn{64});
     index.add(std::span(pages).first(2));
     index.add(std::span(pages).subspan(2));
     index.seal();

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * hold.c - frames held for a move: the shadow of the stop, and frames that stay vacant.
+ *
+ * The guest runs while they are held.  If it runs out of memory it gets them back
+ * before the kernel kills a process for want of it, and the move ends: ENOBUFS.
+ */
+#include <linux/delay.h>
+#include <linux/memory_hotplug.h>
+#include <linux/mm.h>
+#include <linux/mutex.h>
+#include <linux/notifier.h>
+#include <linux/oom.h>
+#include <linux/pageblock-flags.h>
+#include <linux/sched/signal.h>
+#include <linux/vmalloc.h>
+
+#include "smig.h"
+#include "symbols.h"
+
+#define SMALLEST_PIECE 64	/* frames; below it trying costs more than it brings */
+
+/* How long a task that found no memory waits for what is being held just now. */
+#define PATIENCE_MS 2000
+#define LOOK_MS 10
+
+/* Written under the lock; read by the stop, which keeps them from changing. */
+struct page **smig_held;
+unsigned long smig_nr_held;
+
+/*
+ * A task that holds memory back from others may wait for this one, so whoever is
+ * out of memory only tries it; and what is allocated under it never ends in a kill.
+ */
+static DEFINE_MUTEX(lock);
+static unsigned long room;	/* of smig_held */
+static bool kept;		/* the guest is stopping or stopped: nothing goes back */
+static bool gone;		/* the guest got it back */
+static bool wanted;		/* by a task that waits */
+static unsigned long returned;	/* frames that nobody who waits has been told of */
+
+static void give_back_to(unsigned long nr)
+{
+	while (smig_nr_held > nr)
+		__free_page(smig_held[--smig_nr_held]);
+}
+
+/* Under the lock. */
+static void give_back_to_guest(void)
+{
+	pr_warn("the guest has run out of memory: %lu pages that were held go back to it, and the move ends\n",
+		smig_nr_held);
+	returned += smig_nr_held;
+	give_back_to(0);
+	WRITE_ONCE(wanted, false);
+	gone = true;
+}
+
+static bool must_end(void)
+{
+	return READ_ONCE(wanted) || fatal_signal_pending(current);
+}
+
+/* @reached: so many could be had, also when @nr could not. */
+static int hold_up_to(unsigned long nr, u64 *reached)
+{
+	struct page *page;
+
+	while (smig_nr_held < nr) {
+		page = alloc_page(GFP_KERNEL | __GFP_NOWARN | __GFP_RETRY_MAYFAIL);
+		if (page)
+			smig_held[smig_nr_held++] = page;
+		*reached = smig_nr_held;
+		if (!page || must_end())
+			return -ENOMEM;
+		if (!(smig_nr_held & 0xff))
+			cond_resched();
+	}
+	return 0;
+}
+
+static int claim(unsigned long start, unsigned long end)
+{
+	gfp_t flags = GFP_KERNEL | __GFP_NOWARN;
+
+	if (smig_has(alloc_contig_range))
+		return smig_call(alloc_contig_range)(start, end, MIGRATE_MOVABLE, flags);
+	if (smig_has(alloc_contig_range_noprof))
+		return smig_call(alloc_contig_range_noprof)(start, end, MIGRATE_MOVABLE, flags);
+	return -EOPNOTSUPP;
+}
+
+/*
+ * Holds what it can of [start, end), a power of two of frames below a page block,
+ * after moving away what lies there: user memory moves, the kernel's does not.
+ */
+static void hold_piece(unsigned long start, unsigned long end)
+{
+	unsigned long middle = start + (end - start) / 2;
+
+	if (must_end())
+		return;
+	if (!claim(start, end)) {
+		for (; start < end; start++)
+			smig_held[smig_nr_held++] = pfn_to_page(start);
+	} else if (end - start > SMALLEST_PIECE) {
+		hold_piece(start, middle);
+		hold_piece(middle, end);
+	}
+	cond_resched();
+}
+
+static void hold_range(unsigned long start, unsigned long nr, unsigned long most)
+{
+	unsigned long piece = start & ~(pageblock_nr_pages - 1);
+
+	for (; piece < start + nr; piece += pageblock_nr_pages) {
+		unsigned long end = piece + pageblock_nr_pages;
+
+		if (smig_nr_held + pageblock_nr_pages > most || must_end())
+			break;
+		/* within one zone, and nothing but memory */
+		if (smig_ram_contains(piece) && smig_ram_contains(end - 1) &&
+		    pfn_to_online_page(piece) && pfn_to_online_page(end - 1))
+			hold_piece(piece, end);
+	}
+}
+
+/* Room for so many frames in the list. */
+int smig_hold_room(unsigned long max)
+{
+	struct page **more, **less;
+
+	if (max <= room)
+		return 0;
+	more = vmalloc(array_size(max, sizeof(*more)));
+	if (!more)
+		return -ENOMEM;
+	mutex_lock(&lock);
+	less = smig_held;
+	if (less)
+		memcpy(more, less, smig_nr_held * sizeof(*more));
+	smig_held = more;
+	room = max;
+	mutex_unlock(&lock);
+	vfree(less);
+	return 0;
+}
+
+/*
+ * Process context, under smig.lock, room made.  Holds @nr frames, those of
+ * [avoid, avoid + nr_avoid) first, when there are @reserve besides.  @avoided:
+ * what of the range was taken now.  On error what was held before is held still;
+ * ENOBUFS: the guest needed that, too.
+ */
+int smig_hold(unsigned long nr, unsigned long reserve, u64 avoid, u64 nr_avoid,
+	      u64 *avoided, u64 *reached)
+{
+	unsigned long before;
+	int ret;
+
+	mutex_lock(&lock);
+	before = smig_nr_held;
+	*reached = before;
+	if (gone) {
+		ret = -ENOBUFS;
+		goto unlock;
+	}
+	if (nr_avoid)
+		hold_range(avoid, nr_avoid, nr);
+	*avoided = smig_nr_held - before;
+	ret = hold_up_to(nr + reserve, reached);
+	if (READ_ONCE(wanted)) {
+		give_back_to_guest();
+		ret = -ENOBUFS;
+	} else {
+		give_back_to(ret ? before : nr);
+	}
+unlock:
+	mutex_unlock(&lock);
+	return ret;
+}
+
+void smig_hold_mark(unsigned long *bitmap)
+{
+	unsigned long i;
+
+	mutex_lock(&lock);
+	for (i = 0; i < smig_nr_held; i++)
+		smig_bitmap_set(bitmap, page_to_pfn(smig_held[i]), 1);
+	mutex_unlock(&lock);
+}
+
+/* ENOBUFS when the guest has got back what was held. */
+int smig_hold_check(void)
+{
+	return READ_ONCE(gone) ? -ENOBUFS : 0;
+}
+
+/* From here to smig_hold_may_go() all of it stays. */
+int smig_hold_keep(void)
+{
+	mutex_lock(&lock);
+	kept = !gone;
+	mutex_unlock(&lock);
+	return smig_hold_check();
+}
+
+void smig_hold_may_go(void)
+{
+	WRITE_ONCE(kept, false);
+}
+
+/* At most so many frames go back; true while there are more. */
+bool smig_hold_give_back(unsigned long most)
+{
+	mutex_lock(&lock);
+	give_back_to(smig_nr_held - min(smig_nr_held, most));
+	mutex_unlock(&lock);
+	return smig_nr_held;
+}
+
+/* All of it, and what is known of it: the next move begins anew. */
+void smig_hold_drop(void)
+{
+	mutex_lock(&lock);
+	give_back_to(0);
+	vfree(smig_held);
+	smig_held = NULL;
+	room = 0;
+	returned = 0;
+	kept = false;
+	gone = false;
+	WRITE_ONCE(wanted, false);
+	mutex_unlock(&lock);
+}
+
+/* In a task that found no memory, wherever that was. */
+static int out_of_memory_now(struct notifier_block *nb, unsigned long unused, void *data)
+{
+	unsigned long *freed = data;
+	unsigned int waited_ms = 0;
+
+	/* nothing is held, or what is held stays */
+	if (READ_ONCE(kept) || (!READ_ONCE(smig_nr_held) && !mutex_is_locked(&lock)))
+		return NOTIFY_OK;
+	WRITE_ONCE(wanted, true);
+	while (!mutex_trylock(&lock)) {
+		if (waited_ms >= PATIENCE_MS)
+			return NOTIFY_OK;
+		msleep(LOOK_MS);
+		waited_ms += LOOK_MS;
+	}
+	if (smig_nr_held && !kept)
+		give_back_to_guest();
+	WRITE_ONCE(wanted, false);
+	*freed += returned;
+	returned = 0;
+	mutex_unlock(&lock);
+	return NOTIFY_OK;
+}
+
+static struct notifier_block oom_block = {
+	.notifier_call = out_of_memory_now,
+};
+
+int smig_hold_init(void)
+{
+	return register_oom_notifier(&oom_block);
+}
+
+void smig_hold_exit(void)
+{
+	unregister_oom_notifier(&oom_block);
+}
