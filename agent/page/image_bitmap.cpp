@@ -29,6 +29,11 @@ bool ImageBitmap::test_all(PfnRange range) const {
                      [&](std::size_t index, std::uint64_t mask) { return (words_[index] & mask) == mask; });
 }
 
+bool ImageBitmap::test_none(PfnRange range) const {
+    return each_word(range,
+                     [&](std::size_t index, std::uint64_t mask) { return (words_[index] & mask) == 0; });
+}
+
 void ImageBitmap::set_all(PfnRange range) {
     each_word(range, [&](std::size_t index, std::uint64_t mask) {
         words_[index] |= mask;

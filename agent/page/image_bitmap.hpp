@@ -33,6 +33,8 @@ public:
     [[nodiscard]] PageCount count_outside(const ImageBitmap& other) const;
     // Whether every frame of the range is set.
     [[nodiscard]] bool test_all(PfnRange range) const;
+    // Whether no frame of a range within the top is set.
+    [[nodiscard]] bool test_none(PfnRange range) const;
     [[nodiscard]] PageCount count() const;
     // Runs of set frames side by side.
     [[nodiscard]] std::uint64_t runs() const;

@@ -141,7 +141,7 @@ Result<void> ImageLoader::begin_image() {
 bool ImageLoader::may_take(PfnRange range) const {
     if (stage_ == Stage::image) return bitmap_.test_all(range);
     return stage_ == Stage::passes && range.end() <= top_ && range.end() >= range.start &&
-           vacant_.next(range.start) >= range.end();
+           vacant_.test_none(range);
 }
 
 Result<void> ImageLoader::load_pages(const Frame& frame) {

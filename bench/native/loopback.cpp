@@ -119,9 +119,7 @@ Type must(Result<Type> result) {
 }
 
 // Takes everything; the peer's end is the end.
-asio::awaitable<void> take(asio::ip::tcp::socket socket, Pfn top, std::uint64_t& pages) {
-    MemoryDevice device(false);
-    ImageLoader loader(device, top);
+asio::awaitable<void> take(asio::ip::tcp::socket socket, ImageLoader& loader, std::uint64_t& pages) {
     AsyncChannel channel(std::move(socket), SMIG_WIRE_MAX_PAYLOAD);
     for (;;) {
         const auto frame = co_await channel.receive(mono_ms() + kPatienceMs);
@@ -151,7 +149,9 @@ int main(int argc, char** argv) {
     tune_socket(client.native_handle());
     client.connect(acceptor.local_endpoint());
     std::uint64_t taken = 0;
-    asio::co_spawn(io, take(acceptor.accept(), top, taken), asio::detached);
+    MemoryDevice destination(false);
+    ImageLoader loader(destination, top);
+    asio::co_spawn(io, take(acceptor.accept(), loader, taken), asio::detached);
 
     MemoryDevice device(true);
     Channel channel(Fd(client.release()), FrameWriter(), FrameReader(SMIG_WIRE_MAX_PAYLOAD), {});

@@ -51,6 +51,10 @@ TEST_CASE("a range is in the image only when each of its frames is") {
         const auto hole = holes.lower_bound(start);
         CHECK(bitmap.test_all({Pfn{start}, PageCount{pages}}) ==
               (hole == holes.end() || *hole >= start + pages));
+        ImageBitmap inverse(Pfn{300});
+        for (const std::uint64_t pfn : holes) inverse.set(Pfn{pfn});
+        CHECK(inverse.test_none({Pfn{start}, PageCount{pages}}) ==
+              (hole == holes.end() || *hole >= start + pages));
     }
     ImageBitmap full(Pfn{64});
     full.words()[0] = ~0ull;
