@@ -2,8 +2,8 @@
 /*
  * hold.c - frames held for a move: the shadow of the stop, and frames that stay vacant.
  *
- * The guest runs while they are held.  If it runs out of memory it gets them back
- * before the kernel kills a process for want of it, and the move ends: ENOBUFS.
+ * The guest runs while they are held.  If it runs out of memory it gets them back,
+ * so that the kernel need not kill a process for want of it: ENOBUFS from then on.
  */
 #include <linux/delay.h>
 #include <linux/memory_hotplug.h>
@@ -29,15 +29,16 @@ struct page **smig_held;
 unsigned long smig_nr_held;
 
 /*
- * A task that holds memory back from others may wait for this one, so whoever is
- * out of memory only tries it; and what is allocated under it never ends in a kill.
+ * A task that is out of memory may hold what the task in here waits for, so it only
+ * tries the lock.
  */
 static DEFINE_MUTEX(lock);
+static struct task_struct *holding;	/* more, just now */
 static unsigned long room;	/* of smig_held */
 static bool kept;		/* the guest is stopping or stopped: nothing goes back */
 static bool gone;		/* the guest got it back */
-static bool wanted;		/* by a task that waits */
-static unsigned long returned;	/* frames that nobody who waits has been told of */
+static bool wanted;		/* by a task that waits for the lock */
+static unsigned long returned;	/* to the guest, and not known to that task yet */
 
 static void give_back_to(unsigned long nr)
 {
@@ -48,11 +49,10 @@ static void give_back_to(unsigned long nr)
 /* Under the lock. */
 static void give_back_to_guest(void)
 {
-	pr_warn("the guest has run out of memory: %lu pages that were held go back to it, and the move ends\n",
+	pr_warn("the guest has run out of memory: %lu pages that were held go back to it\n",
 		smig_nr_held);
 	returned += smig_nr_held;
 	give_back_to(0);
-	WRITE_ONCE(wanted, false);
 	gone = true;
 }
 
@@ -126,6 +126,12 @@ static void hold_range(unsigned long start, unsigned long nr, unsigned long most
 	}
 }
 
+/* ENOBUFS when the guest has got back what was held. */
+int smig_hold_check(void)
+{
+	return READ_ONCE(gone) ? -ENOBUFS : 0;
+}
+
 /* Room for so many frames in the list. */
 int smig_hold_room(unsigned long max)
 {
@@ -150,8 +156,7 @@ int smig_hold_room(unsigned long max)
 /*
  * Process context, under smig.lock, room made.  Holds @nr frames, those of
  * [avoid, avoid + nr_avoid) first, when there are @reserve besides.  @avoided:
- * what of the range was taken now.  On error what was held before is held still;
- * ENOBUFS: the guest needed that, too.
+ * what of the range was taken now.  ENOMEM: what was held before is held still.
  */
 int smig_hold(unsigned long nr, unsigned long reserve, u64 avoid, u64 nr_avoid,
 	      u64 *avoided, u64 *reached)
@@ -162,20 +167,24 @@ int smig_hold(unsigned long nr, unsigned long reserve, u64 avoid, u64 nr_avoid,
 	mutex_lock(&lock);
 	before = smig_nr_held;
 	*reached = before;
-	if (gone) {
-		ret = -ENOBUFS;
+	*avoided = 0;
+	returned = 0;
+	ret = smig_hold_check();
+	if (ret)
 		goto unlock;
-	}
+	WRITE_ONCE(holding, current);
 	if (nr_avoid)
 		hold_range(avoid, nr_avoid, nr);
 	*avoided = smig_nr_held - before;
 	ret = hold_up_to(nr + reserve, reached);
-	if (READ_ONCE(wanted)) {
-		give_back_to_guest();
-		ret = -ENOBUFS;
+	if (ret) {
+		*avoided = 0;
+		returned = smig_nr_held - before;
+		give_back_to(before);
 	} else {
-		give_back_to(ret ? before : nr);
+		give_back_to(nr);
 	}
+	WRITE_ONCE(holding, NULL);
 unlock:
 	mutex_unlock(&lock);
 	return ret;
@@ -189,12 +198,6 @@ void smig_hold_mark(unsigned long *bitmap)
 	for (i = 0; i < smig_nr_held; i++)
 		smig_bitmap_set(bitmap, page_to_pfn(smig_held[i]), 1);
 	mutex_unlock(&lock);
-}
-
-/* ENOBUFS when the guest has got back what was held. */
-int smig_hold_check(void)
-{
-	return READ_ONCE(gone) ? -ENOBUFS : 0;
 }
 
 /* From here to smig_hold_may_go() all of it stays. */
@@ -228,32 +231,37 @@ void smig_hold_drop(void)
 	vfree(smig_held);
 	smig_held = NULL;
 	room = 0;
-	returned = 0;
 	kept = false;
 	gone = false;
 	WRITE_ONCE(wanted, false);
 	mutex_unlock(&lock);
 }
 
-/* In a task that found no memory, wherever that was. */
+/*
+ * In a task that found no memory, wherever that was; one at a time.  First it gets what
+ * is being held just now, the next time all of it.
+ */
 static int out_of_memory_now(struct notifier_block *nb, unsigned long unused, void *data)
 {
 	unsigned long *freed = data;
 	unsigned int waited_ms = 0;
 
-	/* nothing is held, or what is held stays */
-	if (READ_ONCE(kept) || (!READ_ONCE(smig_nr_held) && !mutex_is_locked(&lock)))
+	/* it would wait for itself, nothing is held, or what is held stays */
+	if (READ_ONCE(holding) == current || READ_ONCE(kept) ||
+	    (!READ_ONCE(smig_nr_held) && !mutex_is_locked(&lock)))
 		return NOTIFY_OK;
 	WRITE_ONCE(wanted, true);
 	while (!mutex_trylock(&lock)) {
-		if (waited_ms >= PATIENCE_MS)
+		if (waited_ms >= PATIENCE_MS) {
+			WRITE_ONCE(wanted, false);
 			return NOTIFY_OK;
+		}
 		msleep(LOOK_MS);
 		waited_ms += LOOK_MS;
 	}
-	if (smig_nr_held && !kept)
-		give_back_to_guest();
 	WRITE_ONCE(wanted, false);
+	if (smig_nr_held && !kept && !returned)
+		give_back_to_guest();
 	*freed += returned;
 	returned = 0;
 	mutex_unlock(&lock);

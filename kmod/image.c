@@ -163,8 +163,10 @@ int smig_image_prepare(struct smig_prepare *arg)
 	u64 need = BITS_TO_LONGS(smig_ram.top_pfn) * sizeof(long);
 	bool first = !smig_held;
 	u64 want;
-	int ret;
+	int ret = smig_hold_check();
 
+	if (ret)
+		return ret;
 	if (arg->vacant_bitmap && arg->vacant_bitmap_bytes < need)
 		return -EINVAL;
 	if (arg->avoid_start > smig_ram.top_pfn ||
@@ -182,7 +184,7 @@ int smig_image_prepare(struct smig_prepare *arg)
 	      smig_hold(want, RESERVE_PAGES, arg->avoid_start, arg->avoid_pages,
 			&arg->avoided_pages, &arg->available_pages);
 	if (ret) {
-		if (first && ret != -ENOBUFS)
+		if (first)
 			drop_room();
 		return ret;
 	}

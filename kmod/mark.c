@@ -264,7 +264,7 @@ int smig_owed_mark(struct smig_owe *arg)
 
 	if (!smig_pass_following())
 		return -EBADFD;
-	ret = smig_owed_make_room();
+	ret = smig_hold_check() ?: smig_owed_make_room();
 	if (ret)
 		return ret;
 	if (smig_owed_mode() == SMIG_OWED_NONE) {

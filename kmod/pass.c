@@ -125,7 +125,7 @@ void smig_pass_stop(void)
 	found = false;
 }
 
-/* Process context, under smig.lock, memory of the stop held. */
+/* Process context, under smig.lock, spares held. */
 int smig_pass_start(struct smig_track *arg)
 {
 	u64 begun = ktime_get_ns();

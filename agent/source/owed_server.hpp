@@ -24,7 +24,7 @@ public:
     OwedServer(const TransferOptions& transfer, const PushWindow& window);
     ~OwedServer();
 
-    // Before the stop: the memory that it takes to serve so many pages of a machine whose frames are below `top`.
+    // Before the stop: the memory that it takes to serve so many pages.  `top`: frames are below it.
     void reserve(std::uint64_t pages, Pfn top);
     // What the passes have shown.
     struct Known {

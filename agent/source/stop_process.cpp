@@ -276,10 +276,14 @@ private:
         put_text(outcome_.explanation, passes_->explanation());
         Result<void> begun;
         for (int attempt = 0; attempt < kCaptureAttempts; ++attempt) {
+            // What is owed cannot be swapped out to make room, so that comes first.
+            begun = reserve_memory(kMoreShadowPages * static_cast<std::uint64_t>(attempt), nullptr);
+            if (!begun) break;
             // A capture that failed has unmarked all of it.
             begun = owe();
             if (!begun) break;
-            begun = reserve_memory(kMoreShadowPages * static_cast<std::uint64_t>(attempt), nullptr);
+            // The list of it took memory.
+            if (owes_) begun = reserve_memory(0, nullptr);
             if (!begun) break;
             const bool hot_sent = send_hot_pages();
             if (shared_.cancel_asked) return source_event::StopFailed{"cancelled"};

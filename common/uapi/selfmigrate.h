@@ -20,7 +20,8 @@
  *   EBADFD      not in this state of the move (see enum smig_state)
  *   EOPNOTSUPP  this kernel or machine cannot do it; the kernel log names what
  *   ENOMEM      not enough free memory; out fields carry the figures
- *   ENOBUFS     the guest ran out of memory and got back what was held; the move ends
+ *   ENOBUFS     the guest ran out of memory and got back what was held; PREPARE, OWE, PASS,
+ *               READ and CAPTURE fail so from then on: close the file
  *   ENOSPC      the shadow or the spare frames do not suffice; undone, may retry
  *   EAGAIN      something moved under the capture; undone, may retry
  *   ENODATA     the image is incomplete
@@ -184,7 +185,7 @@ struct smig_census {
  * room for its landing environment; `vacant_bitmap` names them.  Of these frames
  * [avoid_start, avoid_start + avoid_pages) are taken first, as far as what lies
  * there can be moved: see struct smig_land.  Called again it only adds to what is
- * held.  ENOMEM: nothing was added.
+ * held.  ENOMEM: nothing was added.  ENOBUFS: nothing is held any more.
  *
  * SMIG_PREPARE_SPARE: passes come before the stop, and another call after them.
  * Only the spares are held; what the shadow must take is known by then.

@@ -72,8 +72,7 @@ TEST_CASE("a guest that runs out of memory gets back what is held, nobody is kil
         CHECK(free_pages() * 4096 < kNeeded);
         const pid_t hungry = fork();
         if (hungry == 0) {
-            void* memory =
-                mmap(nullptr, kNeeded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            void* memory = mmap(nullptr, kNeeded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
             if (memory == MAP_FAILED) _exit(1);
             std::memset(memory, 1, kNeeded);
             _exit(0);
