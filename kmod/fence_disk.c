@@ -3,10 +3,14 @@
  * fence_disk.c - no disk write while a guest is in two places.
  *
  * Writeback is not freezable: the source would go on writing dirty pages to
- * disks that the clone will own.  Every real disk's queue (a blk-mq disk with a
- * parent device) is quiesced; quiescing is counted, so drivers that quiesce
- * and unquiesce around suspend do not open it.  A real disk without such a queue
- * (persistent memory) is refused.
+ * disks that the clone will own.  The queue of every real disk (a blk-mq disk
+ * with a parent device) is frozen before devices are suspended: what it was
+ * given is done, and whoever brings more waits outside.  Freezing is counted, so
+ * drivers that freeze and unfreeze around suspend do not open it; and it must not
+ * leave a request inside, as quiescing would: a driver that freezes its queue
+ * while it resumes (NVMe's scan does, and resuming devices waits for it) would wait for
+ * that request for ever.  A real disk without such a queue (persistent memory) is
+ * refused.
  */
 #include <linux/blk-mq.h>
 #include <linux/blkdev.h>
@@ -16,6 +20,7 @@
 #include "symbols.h"
 
 #define MAX_DISKS 64
+#define DRAIN_TIMEOUT (5 * HZ)
 
 static struct device *disks[MAX_DISKS];
 static unsigned int nr_disks;
@@ -70,24 +75,36 @@ int smig_fence_disk_find(void)
 	return ret;
 }
 
-/* Irqs off, one CPU, devices suspended: nothing is being dispatched. */
-void smig_fence_disk_close(void)
+/* Process context, tasks frozen, devices not yet suspended.  0, or -EIO with the fence open. */
+int smig_fence_disk_close(void)
 {
+	unsigned long deadline = jiffies + DRAIN_TIMEOUT;
 	unsigned int i;
 
+	/* all at once: each waits for a grace period of RCU */
 	for (i = 0; i < nr_disks; i++)
-		blk_mq_quiesce_queue_nowait(queue_of(disks[i]));
+		blk_freeze_queue_start(queue_of(disks[i]));
 	closed = true;
+	for (i = 0; i < nr_disks; i++) {
+		long left = max_t(long, deadline - jiffies, 1);
+
+		if (blk_mq_freeze_queue_wait_timeout(queue_of(disks[i]), left) <= 0) {
+			pr_err("disk %s does not finish what it was given\n", dev_name(disks[i]));
+			smig_fence_disk_open();
+			return -EIO;
+		}
+	}
+	return 0;
 }
 
-/* Any context but hard irq; forgets the disks. */
+/* Process context; forgets the disks. */
 void smig_fence_disk_open(void)
 {
 	unsigned int i;
 
 	if (closed)
 		for (i = 0; i < nr_disks; i++)
-			blk_mq_unquiesce_queue(queue_of(disks[i]));
+			blk_mq_unfreeze_queue(queue_of(disks[i]));
 	closed = false;
 	forget();
 }

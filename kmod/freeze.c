@@ -89,6 +89,15 @@ int smig_freeze_down(struct smig_times *t, enum smig_purpose purpose, bool owe, 
 		goto undo_freeze;
 	smig_freeze_times_mark(t, step);
 
+	step = SMIG_STEP_FENCE_DISKS;
+	ret = smig_freeze_inject(step);
+	/* the landing environment has no disk in use */
+	if (!ret && purpose == SMIG_FOR_CAPTURE)
+		ret = smig_fence_disk_close();
+	if (ret)
+		goto undo_freeze;
+	smig_freeze_times_mark(t, step);
+
 	step = SMIG_STEP_SUSPEND_DEVICES;
 	/* a console may be one of the devices that now go (hvc on virtio) */
 	smig_call(suspend_console)();
@@ -134,6 +143,7 @@ undo_devices:
 	smig_call(pm_restore_gfp_mask)();
 	smig_call(resume_console)();
 undo_freeze:
+	smig_fence_disk_open();
 	smig_owed_let_go();
 	smig_call(unlock_device_hotplug)();
 	smig_call(thaw_processes)();

@@ -458,9 +458,8 @@ int smig_image_capture(struct smig_capture *arg)
 		goto unlock_sleep;
 
 	smig_call(drain_local_pages)(NULL);
-	/* in the image the fences are closed */
+	/* in the image the fences are closed; the disks' has been since tasks were frozen */
 	smig_fence_net_close();
-	smig_fence_disk_close();
 	ret = save_and_copy();
 	if (ret == 1) {
 		become_clone();
@@ -481,9 +480,9 @@ int smig_image_capture(struct smig_capture *arg)
 	if (ret) {
 		smig_pass_unfind();
 		smig_owed_let_go();
-		smig_fence_disk_open();
 		smig_fence_net_open();
 		smig_freeze_up(&times, PMSG_RECOVER, false);
+		smig_fence_disk_open();
 		smig_freeze_thaw(&times);
 		goto unlock_sleep;
 	}

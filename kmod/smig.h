@@ -198,7 +198,7 @@ void smig_fence_net_forget_flows(void);
 int smig_fence_net_set_flows(const struct smig_flows *flows);
 void smig_fence_net_counts(u64 *tx, u64 *rx);
 int smig_fence_disk_find(void);
-void smig_fence_disk_close(void);
+int smig_fence_disk_close(void);
 void smig_fence_disk_open(void);
 
 /* land.c: the target's memory */

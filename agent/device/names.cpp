@@ -8,11 +8,10 @@ namespace smig {
 namespace {
 
 constexpr const char* kSteps[] = {
-    "notify",        "freeze_tasks", "freeze_kthreads", "suspend_devices",
-    "suspend_noirq", "cpus_off",     "syscore_suspend", "find",
-    "copy",          "jump",         "restore_cpu",     "syscore_resume",
-    "cpus_on",       "resume_noirq", "resume_devices",  "thaw_kthreads",
-    "thaw_tasks",
+    "notify",         "freeze_tasks",  "freeze_kthreads", "fence_disks", "suspend_devices",
+    "suspend_noirq",  "cpus_off",      "syscore_suspend", "find",        "copy",
+    "jump",           "restore_cpu",   "syscore_resume",  "cpus_on",     "resume_noirq",
+    "resume_devices", "thaw_kthreads", "thaw_tasks",
 };
 static_assert(std::size(kSteps) == SMIG_STEP_NR);
 

@@ -34,7 +34,7 @@
 #include <linux/ioctl.h>
 #include <linux/types.h>
 
-#define SMIG_ABI_VERSION 4
+#define SMIG_ABI_VERSION 5
 #define SMIG_DEVICE_NAME "selfmigrate"
 
 /* What the module is doing; SMIG_IOC_STATUS reports it. */
@@ -54,6 +54,7 @@ enum smig_step {
 	SMIG_STEP_NOTIFY = 0,		/* PM notifiers */
 	SMIG_STEP_FREEZE_TASKS,		/* user processes */
 	SMIG_STEP_FREEZE_KTHREADS,
+	SMIG_STEP_FENCE_DISKS,		/* source: disks finish what they were given */
 	SMIG_STEP_SUSPEND_DEVICES,
 	SMIG_STEP_SUSPEND_NOIRQ,
 	SMIG_STEP_CPUS_OFF,

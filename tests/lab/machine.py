@@ -223,7 +223,7 @@ class Machine:
         return 0, 0
 
     def dump(self, logs: Path) -> str:
-        """Leaves registers and status in `logs`; returns the last console lines."""
+        """Leaves registers and status in `logs`, all tasks' stacks in the console; returns the last console lines."""
         if self.alive:
             try:
                 (logs / f"{self.name}.state").write_text(
@@ -232,7 +232,11 @@ class Machine:
                     + self.qmp.monitor("info registers -a")
                     + self.qmp.monitor("info network")
                 )
-            except LabError as error:
+                # the kernel tells on the console who waits for what
+                for key in "9wt":
+                    self.sysrq(key)
+                time.sleep(3)
+            except (LabError, OSError) as error:
                 (logs / f"{self.name}.state").write_text(f"{error}\n")
         return "\n".join(self.console().splitlines()[-25:])
 

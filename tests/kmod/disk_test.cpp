@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+// Stops while the kernel is writing to a disk.
+#include <doctest/doctest.h>
+#include <sys/statfs.h>
+
+#include <array>
+#include <cstdlib>
+#include <fstream>
+
+#include "tests/kmod/device.hpp"
+
+namespace {
+
+constexpr uint64_t kWords = 512;     // a block is a page
+constexpr uint64_t kBlocks = 16384;  // 64 MiB: the kernel cannot have written all when tasks are frozen
+const char* const kFile = "/disk/busy";
+
+using Block = std::array<uint64_t, kWords>;
+
+// How many stops; more on request.
+int stops() {
+    const char* text = std::getenv("STOPS");
+    return text ? std::atoi(text) : 6;
+}
+
+void fill(Block& block, uint64_t index, uint64_t round) {
+    for (uint64_t word = 0; word < kWords; word++) block[word] = index << 40 ^ round << 20 ^ word;
+}
+
+// A child that overwrites a file again and again; the kernel writes it back at once and all the time.
+class DiskWriter {
+public:
+    DiskWriter() {
+        for (const auto& [name, value] : kKnobs) std::ofstream(std::string("/proc/sys/vm/") + name) << value;
+        child_ = fork();
+        if (child_ == 0) {
+            const int file = open(kFile, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+            Block block;
+            for (uint64_t round = 1;; round++)
+                for (uint64_t index = 0; index < kBlocks; index++) {
+                    fill(block, index, round);
+                    if (pwrite(file, block.data(), sizeof block, static_cast<off_t>(index * sizeof block)) !=
+                        sizeof block)
+                        _exit(1);
+                }
+        }
+    }
+    ~DiskWriter() {
+        if (child_ > 0) end();
+        for (const auto& [name, value] : kDefaults)
+            std::ofstream(std::string("/proc/sys/vm/") + name) << value;
+        unlink(kFile);
+    }
+    DiskWriter(const DiskWriter&) = delete;
+    DiskWriter& operator=(const DiskWriter&) = delete;
+
+    // The signal that ended it: SIGKILL if it wrote until now.
+    int end() {
+        int status = 0;
+        kill(child_, SIGKILL);
+        waitpid(child_, &status, 0);
+        child_ = 0;
+        return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+    }
+
+private:
+    using Knobs = std::array<std::pair<const char*, int>, 3>;
+    static constexpr Knobs kKnobs = {{{"dirty_background_bytes", 65536},
+                                      {"dirty_writeback_centisecs", 5},
+                                      {"dirty_expire_centisecs", 10}}};
+    static constexpr Knobs kDefaults = {{{"dirty_background_ratio", 10},
+                                         {"dirty_writeback_centisecs", 500},
+                                         {"dirty_expire_centisecs", 3000}}};
+    pid_t child_;
+};
+
+struct Judged {
+    uint64_t blocks = 0;
+    uint64_t torn = 0;  // no single write has left them so
+};
+
+// The file as the disk has it; a writer that was slow may have filled only a part of it.
+Judged judge_file() {
+    sync();
+    std::ofstream("/proc/sys/vm/drop_caches") << 3 << std::flush;
+    const int file = open(kFile, O_RDONLY | O_CLOEXEC);
+    Judged judged;
+    Block block, expected;
+    for (; read(file, block.data(), sizeof block) == sizeof block; judged.blocks++) {
+        fill(expected, judged.blocks, (block[0] ^ judged.blocks << 40) >> 20);
+        judged.torn += block != expected;
+    }
+    close(file);
+    return judged;
+}
+
+}  // namespace
+
+TEST_CASE("stops while a disk is written, and no write is lost") {
+    struct statfs disk {};
+    REQUIRE(statfs("/disk", &disk) == 0);
+    Ticker ticker;
+    DiskWriter writer;
+    for (int i = 0; i < stops(); i++) {
+        Device device;
+        REQUIRE(device.begin(SMIG_ROLE_SOURCE) == 0);
+        REQUIRE(prepare(device) == 0);
+        usleep(static_cast<useconds_t>(i % 7 * 50000));
+        Captured captured;
+        REQUIRE(captured.take(device) == 0);
+        CHECK(ticker.stands_still());
+        REQUIRE(device.plain(SMIG_IOC_THAW) == 0);
+        CHECK(ticker.runs());
+    }
+    CHECK(writer.end() == SIGKILL);
+    const Judged judged = judge_file();
+    CHECK(judged.blocks > 256);
+    CHECK(judged.torn == 0);
+}
