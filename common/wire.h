@@ -47,7 +47,7 @@
 #include <stdint.h>
 
 #define SMIG_WIRE_MAGIC 0x47494d53u /* "SMIG" */
-#define SMIG_WIRE_VERSION 3u
+#define SMIG_WIRE_VERSION 4u
 #define SMIG_WIRE_DEFAULT_PORT 7077u
 #define SMIG_WIRE_MAX_PAYLOAD (2u << 20)	/* no frame is longer */
 #define SMIG_WIRE_MAX_TEXT (256u << 10)		/* JSON texts (DESCRIBE, ACCEPT, REFUSE) */
@@ -298,6 +298,7 @@ struct smig_wire_go {
 	uint64_t send_by_class[SMIG_WIRE_CLASSES];
 	uint64_t owed_pages;		/* stay on the source until they are asked for or pushed */
 	uint64_t owe_us;		/* marking them, of the stop's time */
+	uint64_t hot_pages;		/* went in the stop for they were in use just before it */
 	uint64_t repeated_pages;	/* distinct pages that passes and stop sent more than once */
 };
 

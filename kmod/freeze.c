@@ -90,18 +90,19 @@ int smig_freeze_down(struct smig_times *t, enum smig_purpose purpose, bool owe, 
 	smig_freeze_times_mark(t, step);
 
 	step = SMIG_STEP_FENCE_DISKS;
+	/* from here on nobody may wait for a disk to get memory */
+	smig_call(pm_restrict_gfp_mask)();
 	ret = smig_freeze_inject(step);
 	/* the landing environment has no disk in use */
 	if (!ret && purpose == SMIG_FOR_CAPTURE)
 		ret = smig_fence_disk_close();
 	if (ret)
-		goto undo_freeze;
+		goto undo_fence;
 	smig_freeze_times_mark(t, step);
 
 	step = SMIG_STEP_SUSPEND_DEVICES;
 	/* a console may be one of the devices that now go (hvc on virtio) */
 	smig_call(suspend_console)();
-	smig_call(pm_restrict_gfp_mask)();
 	ret = dpm_suspend_start(message) ?: smig_freeze_inject(step);
 	if (ret)
 		goto undo_devices;
@@ -140,10 +141,11 @@ undo_cpus:
 	dpm_resume_start(PMSG_RECOVER);
 undo_devices:
 	dpm_resume_end(PMSG_RECOVER);
-	smig_call(pm_restore_gfp_mask)();
 	smig_call(resume_console)();
-undo_freeze:
+undo_fence:
 	smig_fence_disk_open();
+	smig_call(pm_restore_gfp_mask)();
+undo_freeze:
 	smig_owed_let_go();
 	smig_call(unlock_device_hotplug)();
 	smig_call(thaw_processes)();

@@ -426,6 +426,7 @@ int smig_image_capture(struct smig_capture *arg)
 	ret = smig_hold_keep();
 	if (ret)
 		return ret;
+	smig_owed.may_be_hot = arg->hot_pages;
 	verifying = arg->flags & SMIG_CAPTURE_VERIFY;
 	memset(class_pages, 0, sizeof(class_pages));
 	memset(send_by_class, 0, sizeof(send_by_class));

@@ -30,12 +30,34 @@ struct marking {
 /* Under smig.lock. */
 static struct marking marking;
 
+/* The pages of one process that are to be marked, counted. */
+struct touched {
+	u64 nr, room;
+};
+
 static bool lacking(unsigned long pfn, unsigned long nr)
 {
 	for (; nr; nr--, pfn++)
 		if (smig_pass_lacks(pfn))
 			return true;
 	return false;
+}
+
+/* Whether an entry maps an anonymous page that the target lacks, and which. */
+static bool maps_lacking(pte_t value, unsigned long *pfn)
+{
+	if (!pte_present(value) || pte_special(value))
+		return false;
+	*pfn = pte_pfn(value);
+	return *pfn < smig_ram.top_pfn && pfn_valid(*pfn) && PageAnon(pfn_to_page(*pfn)) &&
+	       ((pte_val(value) & SMIG_WRITTEN_BITS) || smig_pass_lacks(*pfn));
+}
+
+static bool leaf_maps_lacking(pmd_t pmd, unsigned long *pfn)
+{
+	*pfn = pmd_pfn(pmd);
+	return *pfn < smig_ram.top_pfn && pmd_trans_huge(pmd) && PageAnon(pfn_to_page(*pfn)) &&
+	       ((pmd_val(pmd) & SMIG_WRITTEN_BITS) || lacking(*pfn, PTRS_PER_PMD));
 }
 
 /* Under the table's lock: takes down the frame, if it is to be marked. */
@@ -48,14 +70,9 @@ static bool consider(struct vm_area_struct *vma, unsigned long address, pte_t *p
 
 	if (smig_owed_entry(value, &pfn))
 		__set_bit(pfn, smig_owed.seen);
-	if (!pte_present(value) || pte_special(value))
-		return false;
-	pfn = pte_pfn(value);
-	if (pfn >= smig_ram.top_pfn || !pfn_valid(pfn))
+	if (!maps_lacking(value, &pfn))
 		return false;
 	page = pfn_to_page(pfn);
-	if (!PageAnon(page) || !((pte_val(value) & SMIG_WRITTEN_BITS) || smig_pass_lacks(pfn)))
-		return false;
 	if (test_bit(pfn, smig_owed.excluded) || smig_walk_is_special(vma) ||
 	    (PageCompound(page) && page_to_pfn(compound_head(page)) == m->unsplit)) {
 		m->skipped++;
@@ -77,10 +94,9 @@ static bool consider(struct vm_area_struct *vma, unsigned long address, pte_t *p
 static bool consider_large(struct vm_area_struct *vma, unsigned long address, pmd_t pmd, void *arg)
 {
 	struct marking *m = arg;
-	unsigned long pfn = pmd_pfn(pmd);
+	unsigned long pfn;
 
-	if (pfn >= smig_ram.top_pfn || !pmd_trans_huge(pmd) || !PageAnon(pfn_to_page(pfn)) ||
-	    !((pmd_val(pmd) & SMIG_WRITTEN_BITS) || lacking(pfn, PTRS_PER_PMD)))
+	if (!leaf_maps_lacking(pmd, &pfn))
 		return false;
 	if (test_bit(pfn, smig_owed.excluded) || smig_walk_is_special(vma) || pfn == m->unsplit) {
 		m->skipped += PTRS_PER_PMD;
@@ -160,6 +176,45 @@ static int mark_mm(struct mm_struct *mm, struct marking *m, bool frozen)
 	return 0;
 }
 
+static bool count_touched(struct vm_area_struct *vma, unsigned long address, pte_t *pte,
+			  void *arg)
+{
+	struct touched *t = arg;
+	pte_t value = READ_ONCE(*pte);
+	unsigned long pfn;
+
+	if (smig_owed_entry(value, &pfn))
+		__set_bit(pfn, smig_owed.seen);
+	else if (maps_lacking(value, &pfn) && !test_bit(pfn, smig_owed.excluded))
+		t->nr++;
+	return t->nr > t->room;
+}
+
+static bool count_touched_large(struct vm_area_struct *vma, unsigned long address, pmd_t pmd,
+				void *arg)
+{
+	struct touched *t = arg;
+	unsigned long pfn;
+
+	if (leaf_maps_lacking(pmd, &pfn) && !test_bit(pfn, smig_owed.excluded))
+		t->nr += PTRS_PER_PMD;
+	return t->nr > t->room;
+}
+
+/* Whether what @mm has touched since it was marked is so little that it goes in the stop. */
+static bool leave_hot(struct mm_struct *mm, u64 *room)
+{
+	struct touched touched = { .room = *room };
+	struct smig_walk walk = { .pte = count_touched, .leaf = count_touched_large,
+				  .arg = &touched, .never_wait = true };
+	unsigned long from = 0;
+
+	if (!*room || smig_walk_mm(&walk, mm, &from))
+		return false;
+	*room -= touched.nr;
+	return true;
+}
+
 /* A process that a stop does not freeze, the caller's among them: nothing of it is owed. */
 bool smig_owed_runs_on(struct task_struct *task)
 {
@@ -224,7 +279,8 @@ static void resolve_unseen(void)
 			smig_owed_resolve(pfn);
 }
 
-static int mark_processes(bool frozen, u64 *skipped)
+/* @hot: at most so many pages are left unmarked, of processes that have touched few; counted down. */
+static int mark_processes(bool frozen, u64 *hot, u64 *skipped)
 {
 	struct mm_struct **mms;
 	long i, nr;
@@ -241,6 +297,8 @@ static int mark_processes(bool frozen, u64 *skipped)
 	marking.skipped = 0;
 	marking.unsplit = 0;
 	for (i = 0; i < nr && !ret; i++) {
+		if (leave_hot(mms[i], hot))
+			continue;
 		ret = mark_mm(mms[i], &marking, frozen);
 		/* what it holds goes in the stop */
 		if (ret == -EAGAIN)
@@ -259,7 +317,7 @@ static int mark_processes(bool frozen, u64 *skipped)
 /* Under smig.lock, state SOURCE, tracking. */
 int smig_owed_mark(struct smig_owe *arg)
 {
-	u64 begun = ktime_get_ns();
+	u64 begun = ktime_get_ns(), none = 0;
 	int ret;
 
 	if (!smig_pass_following())
@@ -271,7 +329,7 @@ int smig_owed_mark(struct smig_owe *arg)
 		smig_owed_set_mode(SMIG_OWED_LOCAL);
 		smig_fault_watch();
 	}
-	ret = mark_processes(false, &arg->skipped_pages);
+	ret = mark_processes(false, &none, &arg->skipped_pages);
 	/*
 	 * Who came upon a page just before its bit was set, and went to sleep on it, has
 	 * been asleep by the end of the grace period, and says so in the page's flags.
@@ -285,13 +343,15 @@ int smig_owed_mark(struct smig_owe *arg)
 
 /*
  * Processes and kernel threads are frozen, devices run.  From here to
- * smig_owed_let_go() the set stays as it is.  @mark: marks anew what was touched.
+ * smig_owed_let_go() the set stays as it is.  @mark: marks anew what was touched, but
+ * for small working sets.
  */
 int smig_owed_hold(bool mark)
 {
-	u64 begun = ktime_get_ns(), skipped;
+	u64 begun = ktime_get_ns(), room = smig_owed.may_be_hot, skipped;
 	int ret = 0;
 
+	smig_owed.hot = 0;
 	smig_owed.hold_us = 0;
 	smig_owed.total = 0;
 	if (mark && smig_owed_mode() == SMIG_OWED_NONE) {
@@ -300,9 +360,10 @@ int smig_owed_hold(bool mark)
 	}
 	if (smig_owed_mode() != SMIG_OWED_LOCAL)
 		return 0;
-	ret = mark ? mark_processes(true, &skipped) : exclude();
+	ret = mark ? mark_processes(true, &room, &skipped) : exclude();
 	if (ret)
 		return ret;
+	smig_owed.hot = mark ? smig_owed.may_be_hot - room : 0;
 	/* who slept on a page would not be frozen: nobody need be looked for */
 	smig_owed_set_mode(SMIG_OWED_HELD);
 	smig_fault_settle();

@@ -236,6 +236,7 @@ void smig_owed_report(struct smig_capture *arg)
 {
 	arg->owed_pages = smig_owed.total;
 	arg->owe_us = smig_owed.hold_us;
+	arg->hot_pages = smig_owed.hot;
 }
 
 /*

@@ -9,6 +9,7 @@ constexpr double kGain = 1.5;
 constexpr double kWakeNs = 6e6;
 constexpr std::uint64_t kIntervalNs = 20'000'000;
 constexpr double kNewShare = 0.5;  // of a new measurement
+constexpr double kBelieved = 0.5;
 
 }  // namespace
 
@@ -20,7 +21,7 @@ PushWindow::PushWindow(std::uint64_t rtt_ns, double bytes_per_s)
 void PushWindow::set_bytes() {
     // No time is known yet: a full window would only measure its own queue.
     const double ns = shortest_ns_ == 0 ? 0 : kGain * static_cast<double>(shortest_ns_) + kWakeNs;
-    const double product = bytes_per_s_ * ns / 1e9;
+    const double product = std::max(bytes_per_s_, kBelieved * seen_bytes_per_s_) * ns / 1e9;
     bytes_ = static_cast<std::uint64_t>(
         std::clamp(product, static_cast<double>(kLeast), static_cast<double>(kMost)));
 }

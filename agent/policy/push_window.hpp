@@ -5,7 +5,9 @@
 // Both factors come from the acknowledgements: the shortest time from sending a frame to hearing that it was
 // taken, and the bytes taken a second.  A window that is too small measures its own rate; it grows by the
 // gain until time begins to be spent in queues, and there it stays.  At the other end pages are installed by
-// a process that has to be woken up: for that time as well there is something on its way.
+// a process that has to be woken up: for that time as well there is something on its way.  Where faults take
+// turns with what is pushed the rate that is measured falls, and the window with it, and the rate with that:
+// so at least half of what the link was seen to take is believed.
 #pragma once
 
 #include <algorithm>
@@ -21,6 +23,7 @@ public:
     // What the link was seen to take before.
     void expect(double bytes_per_s) {
         bytes_per_s_ = bytes_per_s;
+        seen_bytes_per_s_ = bytes_per_s;
         set_bytes();
     }
     [[nodiscard]] std::uint64_t bytes() const { return bytes_; }
@@ -37,6 +40,7 @@ private:
 
     std::uint64_t shortest_ns_;
     double bytes_per_s_;
+    double seen_bytes_per_s_ = 0;  // before
     std::uint64_t bytes_ = kLeast;
     std::uint64_t since_ns_ = 0;  // of the interval that is measured
     std::uint64_t in_interval_ = 0;

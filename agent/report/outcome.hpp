@@ -84,6 +84,7 @@ inline void note_source(smig_wire_go& sent, const smig_capture& capture) {
     sent.find_user_us = capture.find_user_us;
     sent.owed_pages = capture.owed_pages;
     sent.owe_us = capture.owe_us;
+    sent.hot_pages = capture.hot_pages;
 }
 
 // What CAPTURE said when it returned in the clone.

@@ -54,6 +54,7 @@ void add_owed(nlohmann::ordered_json& out, const MoveOutcome& outcome) {
     // A supervisor that took over was not told what the source had measured.
     out["owed_pages"] = std::max<std::uint64_t>(outcome.sent.owed_pages, status.owed_pages);
     out["owe_ms"] = static_cast<double>(outcome.sent.owe_us) / 1e3;
+    out["hot_pages"] = outcome.sent.hot_pages;
     out["pages_sent_twice"] = outcome.sent.repeated_pages + tally.source.sent_before;
     out["demand_fetches"] = status.demand_faults;
     out["demand_pages"] = status.demand_pages;
@@ -88,11 +89,13 @@ std::string owed_text(const MoveOutcome& outcome) {
     if (outcome.sent.owed_pages == 0 && outcome.owed.status.owed_pages == 0) return "";
     const OwedTally& tally = outcome.owed;
     const smig_owed_status& status = tally.status;
-    std::string text =
-        fmt::format("owed: {:.1f} MiB, fetched within {:.2f} s of the switch\n", mib(status.owed_pages),
-                    outcome.drained_ns > outcome.released_ns
-                        ? static_cast<double>(outcome.drained_ns - outcome.released_ns) / 1e9
-                        : 0.0);
+    std::string text = fmt::format(
+        "owed: {:.1f} MiB, fetched within {:.2f} s of the switch; {} hot pages went in the stop\n",
+        mib(status.owed_pages),
+        outcome.drained_ns > outcome.released_ns
+            ? static_cast<double>(outcome.drained_ns - outcome.released_ns) / 1e9
+            : 0.0,
+        outcome.sent.hot_pages);
     text += fmt::format(
         "  {} faults waited for {} pages: mean {:.2f} ms, p50 {:.2f}, p99 {:.2f}, max {:.2f}\n",
         status.demand_faults, status.demand_pages, mean_ms(status.wait_ns, status.demand_faults),

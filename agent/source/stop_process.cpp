@@ -35,10 +35,10 @@ constexpr std::int64_t kVoidServiceMs = 600'000;  // a clone of a move that was 
 constexpr int kCaptureAttempts = 3;
 constexpr std::uint64_t kMoreShadowPages = 2048;
 constexpr std::uint64_t kMoreOwedPages = 4096;  // that a guest may touch, and owe, between OWE and the stop
-// What was written while the last memory was reserved is hot: it would be asked for at once.  It goes in the
-// stop when the link takes it in a time that a person does not notice.
-constexpr double kHotSendS = 0.01;
-constexpr std::uint64_t kLeastHotPages = 64;
+// What a process touches just before the stop is hot: it would be asked for at once.  So much of it goes in
+// the stop as the link takes in a time that a person does not notice.
+constexpr double kHotSendS = 0.025;
+constexpr std::uint64_t kLeastHotPages = 384;
 constexpr std::int64_t kHotMs = 100;  // in which the guest touches it once more
 
 class StopProcess final : public FrameSink {
@@ -237,26 +237,24 @@ private:
         return {};
     }
 
-    // Whether what is hot goes in the stop: then it is unmarked, and CAPTURE must not mark it again.
-    bool send_hot_pages() {
-        smig_owed_status status{};
+    // Marks anew and lets the guest touch what is hot; how many pages of that may go in the stop.
+    std::uint64_t let_hot_pages_show() {
         smig_owe owe{};
-        if (!owes_ || !device_->owed_status(status, 0)) return false;
+        if (!owes_) return 0;
         expect_within(kDeviceMs);
         const bool marked = device_->owe(owe).ok();
         pulse_();
-        if (!marked) return false;
+        if (!marked) return 0;
         owed_.reserve(owe.owed_pages + owe.skipped_pages + kMoreOwedPages, Pfn{info_.top_pfn});
-        const double room = passes_->link_bytes_per_s() * kHotSendS / kPageBytes;
-        const std::uint64_t most = std::max(kLeastHotPages, static_cast<std::uint64_t>(room));
-        if (owe.owed_pages > status.left_pages + most) return false;
         ::poll(nullptr, 0, static_cast<int>(kHotMs));
-        return true;
+        const double room = passes_->link_bytes_per_s() * kHotSendS / kPageBytes;
+        return std::max(kLeastHotPages, static_cast<std::uint64_t>(room));
     }
 
     // Both returns of CAPTURE come through here.
-    Result<void> capture(bool hot_sent) {
+    Result<void> capture(std::uint64_t hot_pages) {
         capture_ = {};
+        capture_.hot_pages = hot_pages;
         capture_.handover = std::bit_cast<std::uint64_t>(handover_.data());
         capture_.image_bitmap = std::bit_cast<std::uint64_t>(image_.words().data());
         capture_.image_bitmap_bytes = image_.bytes();
@@ -265,7 +263,7 @@ private:
         outcome_.stop_begun_ns = mono_ns();
         expect_within(kDeviceMs);
         std::uint32_t flags = passes_->following() && plan_.transfer.verify ? SMIG_CAPTURE_VERIFY : 0;
-        if (owes_ && !hot_sent) flags |= SMIG_CAPTURE_OWE;
+        if (owes_) flags |= SMIG_CAPTURE_OWE;
         return device_->capture(capture_, flags);
     }
 
@@ -285,9 +283,9 @@ private:
             // The list of it took memory.
             if (owes_) begun = reserve_memory(0, nullptr);
             if (!begun) break;
-            const bool hot_sent = send_hot_pages();
+            const std::uint64_t hot_pages = let_hot_pages_show();
             if (shared_.cancel_asked) return source_event::StopFailed{"cancelled"};
-            begun = capture(hot_sent);
+            begun = capture(hot_pages);
             if (begun || begun.error().remedy != Remedy::retry) break;
         }
         pulse_();
@@ -458,6 +456,14 @@ private:
         return event_of_target(frame, info_.ram_pages, landed_);
     }
 
+    // What the link takes: in the passes the guest had the processor as well, in the stop it had not.
+    double link_bytes_per_s() const {
+        const auto took_ns = static_cast<double>(go_.image_end_ns - go_.captured_ns);
+        const double in_stop = took_ns > 0 ? static_cast<double>(go_.payload_bytes) * 1e9 / took_ns : 0;
+        const double in_passes = passes_->link_bytes_per_s();
+        return plan_.transfer.bandwidth_bytes_per_s != 0 ? in_passes : std::max(in_passes, in_stop);
+    }
+
     // What is owed is listed while the clone wakes, and served once GO is on its way; how long there is
     // nothing to do about it (ms).
     std::int64_t serve_owed() {
@@ -465,7 +471,7 @@ private:
         if (shared_.owed_pages == 0 || (!given && machine_.state() != SMIG_SOURCE_AWAITING_ALIVE))
             return kNever;
         if (!owed_.begun())
-            return owed_.list(*device_, {&sender_->sent(), passes_->link_bytes_per_s()}) ? 0 : kPulseMs;
+            return owed_.list(*device_, {&sender_->sent(), link_bytes_per_s()}) ? 0 : kPulseMs;
         return given ? owed_.service() : kNever;
     }
 

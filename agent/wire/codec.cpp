@@ -274,7 +274,10 @@ Bytes encode(const smig_wire_go& message) {
         .number(message.pass_read_ns)
         .number(message.hashed);
     for (const std::uint64_t pages : message.send_by_class) writer.number(pages);
-    writer.number(message.owed_pages).number(message.owe_us).number(message.repeated_pages);
+    writer.number(message.owed_pages)
+        .number(message.owe_us)
+        .number(message.hot_pages)
+        .number(message.repeated_pages);
     return out;
 }
 
@@ -316,6 +319,7 @@ Result<smig_wire_go> decode_go(ByteView payload) {
     for (std::uint64_t& pages : message.send_by_class) pages = reader.number<std::uint64_t>();
     message.owed_pages = reader.number<std::uint64_t>();
     message.owe_us = reader.number<std::uint64_t>();
+    message.hot_pages = reader.number<std::uint64_t>();
     message.repeated_pages = reader.number<std::uint64_t>();
     return whole(reader, message, "GO");
 }

@@ -41,7 +41,7 @@ constexpr TypeRow kTypes[] = {
     {"JUMP", {0, 0}},
     {"FAILED", {8, 8 + kFailedTextLimit}},
     {"ALIVE", {48, 48}},
-    {"GO", {728, 728}},
+    {"GO", {736, 736}},
     {"VOID", {32, 32}},
     {"WAIT", {32, 32}},
     {"RELEASED", {32, 32}},

@@ -319,6 +319,11 @@ struct smig_capture {
 	__u64 send_by_class[SMIG_CLASS_SLOTS];	/* out */
 	__u64 owed_pages;		/* out: owed at the capture; not in the image */
 	__u64 owe_us;			/* out: marking in the stop (SMIG_CAPTURE_OWE) */
+	/*
+	 * SMIG_CAPTURE_OWE leaves a process alone that has touched few pages since OWE:
+	 * they are its working set, which it would ask for at once, and go in the stop.
+	 */
+	__u64 hot_pages;		/* in: at most so many; out: such pages */
 };
 
 /*

@@ -97,7 +97,7 @@ Judged judge_file() {
 }  // namespace
 
 TEST_CASE("stops while a disk is written, and no write is lost") {
-    struct statfs disk {};
+    struct statfs disk{};
     REQUIRE(statfs("/disk", &disk) == 0);
     Ticker ticker;
     DiskWriter writer;

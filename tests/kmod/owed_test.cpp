@@ -376,6 +376,70 @@ TEST_CASE("a failure at any step of the stop unmarks everything, under load") {
     CHECK(checked.wrong() == "");
 }
 
+namespace {
+
+// A child that writes to all pages of its memory again and again, and nothing else in the guest maps that
+// address.
+class WorkingSet {
+public:
+    WorkingSet(uint64_t address, size_t pages) : begin_(address), end_(address + pages * 4096) {
+        child_ = fork();
+        if (child_ != 0) return;
+        auto* memory = static_cast<volatile char*>(
+            mmap(reinterpret_cast<void*>(address), pages * 4096, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0));
+        madvise(const_cast<char*>(memory), pages * 4096, MADV_NOHUGEPAGE);
+        for (char value = 1;; value++) {
+            for (size_t page = 0; page < pages; page++) memory[page * 4096] = value;
+            usleep(2000);
+        }
+    }
+    ~WorkingSet() {
+        kill(child_, SIGKILL);
+        waitpid(child_, nullptr, 0);
+    }
+    WorkingSet(const WorkingSet&) = delete;
+    WorkingSet& operator=(const WorkingSet&) = delete;
+
+    size_t owed(const std::vector<smig_owed_page>& pages) const {
+        return static_cast<size_t>(std::ranges::count_if(pages, [&](const smig_owed_page& page) {
+            return page.address >= begin_ && page.address < end_;
+        }));
+    }
+
+private:
+    uint64_t begin_, end_;
+    pid_t child_;
+};
+
+}  // namespace
+
+TEST_CASE(
+    "what a process with a small working set touches just before the stop goes in it; a large one is owed") {
+    constexpr size_t kSmall = 60, kLarge = 3000;
+    constexpr uint64_t kHot = 1000;
+    Ticker ticker;
+    const WorkingSet small(0x100000000000, kSmall), large(0x200000000000, kLarge);
+    for (const uint64_t hot : {uint64_t{0}, kHot}) {
+        CAPTURE(hot);
+        Device device;
+        begin_hybrid(device);
+        owe(device);
+        usleep(400000);
+        Judged judged;
+        REQUIRE(judged.take(device, SMIG_CAPTURE_OWE, hot) == 0);
+        const std::vector<smig_owed_page> pages = list(device);
+        CHECK(pages.size() == judged.answer.owed_pages);
+        CHECK(small.owed(pages) >= (hot == 0 ? kSmall - 2 : 0));
+        CHECK(small.owed(pages) <= (hot == 0 ? kSmall : 0));
+        CHECK(large.owed(pages) >= kLarge - 10);
+        CHECK(judged.answer.hot_pages >= (hot == 0 ? 0 : kSmall));
+        CHECK(judged.answer.hot_pages <= hot);
+        REQUIRE(device.plain(SMIG_IOC_THAW) == 0);
+        CHECK(ticker.runs());
+    }
+}
+
 TEST_CASE("what is owed at the capture is listed, readable, not in the image; nothing else is missed") {
     Load load;
     CheckedLoad checked;

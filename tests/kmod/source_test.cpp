@@ -58,8 +58,8 @@ TEST_CASE("memory that is not there is refused with figures, and nothing is kept
 }
 
 TEST_CASE("a guest that runs out of memory gets back what is held, nobody is killed, and the move ends") {
-    constexpr uint64_t kLeft = 24 << 8;        // pages that are left to the guest
-    constexpr uint64_t kNeeded = 64ull << 20;  // bytes that it asks for
+    constexpr uint64_t kLeft = 40 << 8;        // pages that are left to the guest
+    constexpr uint64_t kNeeded = 96ull << 20;  // bytes that it asks for
     Ticker ticker;
     {
         Device device;

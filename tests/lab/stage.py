@@ -39,6 +39,7 @@ FROM_REPORT = (
     "pages_sent_twice",
     "owed_pages",
     "owe_ms",
+    "hot_pages",
     "owed_phase_ms",
     "demand_fetches",
     "demand_pages",

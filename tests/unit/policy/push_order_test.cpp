@@ -118,6 +118,16 @@ TEST_CASE("the push window settles near the bandwidth-delay product, whatever it
     }
 }
 
+TEST_CASE("the push window does not collapse when faults leave little room for what is pushed") {
+    PushWindow window(4'000'000, 0);
+    window.expect(80e6);
+    const std::uint64_t first = window.bytes();
+    std::uint64_t now = 1'000'000'000;
+    for (int turn = 0; turn < 200; ++turn) window.taken(32'000, 20'000'000, now += 20'000'000);
+    CHECK(window.bytes() < first);
+    CHECK(window.bytes() >= first / 2);
+}
+
 TEST_CASE("the push window has a least and a most") {
     CHECK(PushWindow(0, 0).bytes() == PushWindow::kLeast);
     CHECK(PushWindow(1'000, 1e6).bytes() == PushWindow::kLeast);

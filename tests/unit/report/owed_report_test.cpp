@@ -13,6 +13,7 @@ MoveOutcome some_outcome() {
     MoveOutcome outcome;
     outcome.sent.owed_pages = 1000;
     outcome.sent.owe_us = 2500;
+    outcome.sent.hot_pages = 77;
     outcome.sent.repeated_pages = 5;
     outcome.released_ns = 1'000'000'000;
     outcome.drained_ns = 1'750'000'000;
@@ -47,6 +48,7 @@ TEST_CASE("the report tells what was owed, how it came, and how long faults wait
     add_owed(out, some_outcome());
     CHECK(out["owed_pages"] == 1000);
     CHECK(out["owe_ms"] == 2.5);
+    CHECK(out["hot_pages"] == 77);
     CHECK(out["pages_sent_twice"] == 405);
     CHECK(out["demand_fetches"] == 100);
     CHECK(out["touched_owed_pages"] == 240);
