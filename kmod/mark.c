@@ -279,7 +279,7 @@ static void resolve_unseen(void)
 			smig_owed_resolve(pfn);
 }
 
-/* @hot: at most so many pages are left unmarked, of processes that have touched few; counted down. */
+/* @hot: so many pages may be left unmarked, of processes that have few; counted down. */
 static int mark_processes(bool frozen, u64 *hot, u64 *skipped)
 {
 	struct mm_struct **mms;
