@@ -62,6 +62,12 @@ int smig_fence_disk_find(void)
 			ret = -EOPNOTSUPP;
 			break;
 		}
+		/* a zoned disk is asked for its zones while it resumes */
+		if (blk_queue_is_zoned(queue_of(dev))) {
+			pr_err("disk %s is zoned, and cannot be fenced\n", dev_name(dev));
+			ret = -EOPNOTSUPP;
+			break;
+		}
 		if (nr_disks == MAX_DISKS) {
 			pr_err("more than %d disks\n", MAX_DISKS);
 			ret = -EOPNOTSUPP;
@@ -82,8 +88,11 @@ int smig_fence_disk_close(void)
 	unsigned int i;
 
 	/* all at once: each waits for a grace period of RCU */
-	for (i = 0; i < nr_disks; i++)
+	for (i = 0; i < nr_disks; i++) {
+		/* SCSI's rescan of a disk that has just resumed sees this and comes again later */
+		blk_set_pm_only(queue_of(disks[i]));
 		blk_freeze_queue_start(queue_of(disks[i]));
+	}
 	closed = true;
 	for (i = 0; i < nr_disks; i++) {
 		long left = max_t(long, deadline - jiffies, 1);
@@ -102,9 +111,10 @@ void smig_fence_disk_open(void)
 {
 	unsigned int i;
 
-	if (closed)
-		for (i = 0; i < nr_disks; i++)
-			blk_mq_unfreeze_queue(queue_of(disks[i]));
+	for (i = 0; closed && i < nr_disks; i++) {
+		blk_mq_unfreeze_queue(queue_of(disks[i]));
+		blk_clear_pm_only(queue_of(disks[i]));
+	}
 	closed = false;
 	forget();
 }

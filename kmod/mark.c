@@ -185,7 +185,8 @@ static bool count_touched(struct vm_area_struct *vma, unsigned long address, pte
 
 	if (smig_owed_entry(value, &pfn))
 		__set_bit(pfn, smig_owed.seen);
-	else if (maps_lacking(value, &pfn) && !test_bit(pfn, smig_owed.excluded))
+	else if (maps_lacking(value, &pfn) && !test_bit(pfn, smig_owed.excluded) &&
+		 !smig_walk_is_special(vma))
 		t->nr++;
 	return t->nr > t->room;
 }
@@ -196,7 +197,8 @@ static bool count_touched_large(struct vm_area_struct *vma, unsigned long addres
 	struct touched *t = arg;
 	unsigned long pfn;
 
-	if (leaf_maps_lacking(pmd, &pfn) && !test_bit(pfn, smig_owed.excluded))
+	if (leaf_maps_lacking(pmd, &pfn) && !test_bit(pfn, smig_owed.excluded) &&
+	    !smig_walk_is_special(vma))
 		t->nr += PTRS_PER_PMD;
 	return t->nr > t->room;
 }

@@ -39,7 +39,8 @@ constexpr std::uint64_t kMoreOwedPages = 4096;  // that a guest may touch, and o
 // the stop as the link takes in a time that a person does not notice.
 constexpr double kHotSendS = 0.025;
 constexpr std::uint64_t kLeastHotPages = 384;
-constexpr std::int64_t kHotMs = 100;  // in which the guest touches it once more
+constexpr std::int64_t kHotMs = 100;              // in which the guest touches it once more
+constexpr std::uint64_t kTellingBytes = 4 << 20;  // fewer, and buffers took them, not the link
 
 class StopProcess final : public FrameSink {
 public:
@@ -239,13 +240,17 @@ private:
 
     // Marks anew and lets the guest touch what is hot; how many pages of that may go in the stop.
     std::uint64_t let_hot_pages_show() {
+        smig_owed_status status{};
         smig_owe owe{};
-        if (!owes_) return 0;
+        if (!owes_ || !device_->owed_status(status, 0)) return 0;
         expect_within(kDeviceMs);
         const bool marked = device_->owe(owe).ok();
         pulse_();
         if (!marked) return 0;
-        owed_.reserve(owe.owed_pages + owe.skipped_pages + kMoreOwedPages, Pfn{info_.top_pfn});
+        // As much may be touched once more, in about as long; and then some.
+        const std::uint64_t touched = owe.owed_pages - std::min(owe.owed_pages, status.left_pages);
+        owed_.reserve(owe.owed_pages + owe.skipped_pages + std::max(kMoreOwedPages, 2 * touched),
+                      Pfn{info_.top_pfn});
         ::poll(nullptr, 0, static_cast<int>(kHotMs));
         const double room = passes_->link_bytes_per_s() * kHotSendS / kPageBytes;
         return std::max(kLeastHotPages, static_cast<std::uint64_t>(room));
@@ -458,8 +463,9 @@ private:
 
     // What the link takes: in the passes the guest had the processor as well, in the stop it had not.
     double link_bytes_per_s() const {
-        const auto took_ns = static_cast<double>(go_.image_end_ns - go_.captured_ns);
-        const double in_stop = took_ns > 0 ? static_cast<double>(go_.payload_bytes) * 1e9 / took_ns : 0;
+        const auto took_ns = static_cast<double>(go_.ready_ns - go_.captured_ns);
+        const bool enough = took_ns > 0 && go_.payload_bytes >= kTellingBytes;
+        const double in_stop = enough ? static_cast<double>(go_.payload_bytes) * 1e9 / took_ns : 0;
         const double in_passes = passes_->link_bytes_per_s();
         return plan_.transfer.bandwidth_bytes_per_s != 0 ? in_passes : std::max(in_passes, in_stop);
     }

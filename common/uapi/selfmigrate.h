@@ -322,6 +322,7 @@ struct smig_capture {
 	/*
 	 * SMIG_CAPTURE_OWE leaves a process alone that has touched few pages since OWE:
 	 * they are its working set, which it would ask for at once, and go in the stop.
+	 * Counted by process: what it shares with one that is not left alone is owed.
 	 */
 	__u64 hot_pages;		/* in: at most so many; out: such pages */
 };

@@ -64,7 +64,10 @@ def running_guest_moves(logs: Path, plan: Plan, kind: str = "redis") -> None:
 
 
 class _DiskWriter:
-    """A process that writes the disk all the time, and a kernel that writes back at once: the stop comes amid that."""
+    """A process that writes the disk all the time, and a kernel that writes back at once: the stop comes amid that, and must end.
+
+    What it writes is not read back; Redis' log on the same disk is.
+    """
 
     def __init__(self, setup: Setup):
         self._setup = setup

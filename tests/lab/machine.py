@@ -224,6 +224,7 @@ class Machine:
 
     def dump(self, logs: Path) -> str:
         """Leaves registers and status in `logs`, all tasks' stacks in the console; returns the last console lines."""
+        last = self.console().splitlines()[-25:]
         if self.alive:
             try:
                 (logs / f"{self.name}.state").write_text(
@@ -238,7 +239,7 @@ class Machine:
                 time.sleep(3)
             except (LabError, OSError) as error:
                 (logs / f"{self.name}.state").write_text(f"{error}\n")
-        return "\n".join(self.console().splitlines()[-25:])
+        return "\n".join(last)
 
     def sysrq(self, key: str) -> None:
         """Break and a key on the serial console: the kernel acts at once, whatever its processes do."""
