@@ -39,7 +39,7 @@ constexpr std::uint64_t kMoreOwedPages = 4096;  // that a guest may touch, and o
 // the stop as the link takes in a time that a person does not notice.
 constexpr double kHotSendS = 0.025;
 constexpr std::uint64_t kLeastHotPages = 384;
-constexpr std::int64_t kHotMs = 100;              // in which the guest touches it once more
+constexpr std::int64_t kHotMs = 50;               // in which it shows, and then while memory is reserved
 constexpr std::uint64_t kTellingBytes = 4 << 20;  // fewer, and buffers took them, not the link
 
 class StopProcess final : public FrameSink {
@@ -285,10 +285,10 @@ private:
             // A capture that failed has unmarked all of it.
             begun = owe();
             if (!begun) break;
-            // The list of it took memory.
+            const std::uint64_t hot_pages = let_hot_pages_show();
+            // The list took memory, and so has the guest since; what is free now is all that the stop has.
             if (owes_) begun = reserve_memory(0, nullptr);
             if (!begun) break;
-            const std::uint64_t hot_pages = let_hot_pages_show();
             if (shared_.cancel_asked) return source_event::StopFailed{"cancelled"};
             begun = capture(hot_pages);
             if (begun || begun.error().remedy != Remedy::retry) break;
