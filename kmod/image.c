@@ -427,6 +427,7 @@ int smig_image_capture(struct smig_capture *arg)
 	if (ret)
 		return ret;
 	smig_owed.may_be_hot = arg->hot_pages;
+	smig_owed.most = arg->max_owed_pages ?: U64_MAX;
 	verifying = arg->flags & SMIG_CAPTURE_VERIFY;
 	memset(class_pages, 0, sizeof(class_pages));
 	memset(send_by_class, 0, sizeof(send_by_class));

@@ -331,6 +331,7 @@ int smig_owed_mark(struct smig_owe *arg)
 		smig_owed_set_mode(SMIG_OWED_LOCAL);
 		smig_fault_watch();
 	}
+	smig_owed.most = U64_MAX;
 	ret = mark_processes(false, &none, &arg->skipped_pages);
 	/*
 	 * Who came upon a page just before its bit was set, and went to sleep on it, has

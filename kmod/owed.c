@@ -138,7 +138,7 @@ bool smig_owed_add(struct page *page)
 	struct anon_vma *anon_vma;
 	unsigned long pfn = page_to_pfn(page);
 
-	if (!folio_trylock(folio))
+	if (smig_owed_left() >= smig_owed.most || !folio_trylock(folio))
 		goto put;
 	if (folio_test_large(folio) || !folio_test_anon(folio) || folio_test_ksm(folio) ||
 	    folio_test_swapcache(folio) || folio_test_writeback(folio) ||

@@ -58,6 +58,7 @@ struct smig_owed {
 	unsigned long *excluded;	/* scratch: frames of processes that run on */
 	unsigned long *seen;		/* scratch: owed frames that a walk has met */
 	u64 total;			/* at the capture */
+	u64 most;			/* never more at once */
 	u64 may_be_hot;			/* pages that the capture may leave unmarked ... */
 	u64 hot;			/* ... and has: they go in the stop */
 	u64 hold_us;

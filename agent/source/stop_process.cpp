@@ -232,10 +232,16 @@ private:
             return owed;
         }
         owes_ = true;
-        // Now, for while the guest is stopped nobody may ask the kernel for memory.
-        owed_.reserve(owe.owed_pages + owe.skipped_pages + kMoreOwedPages, Pfn{info_.top_pfn});
+        list_at_most(owe.owed_pages + owe.skipped_pages + kMoreOwedPages);
         pulse_();
         return {};
+    }
+
+    // While the guest is stopped nobody may ask the kernel for memory, so the capture owes no more than
+    // there is room for now.
+    void list_at_most(std::uint64_t pages) {
+        most_owed_ = std::max(most_owed_, pages);
+        owed_.reserve(most_owed_, Pfn{info_.top_pfn});
     }
 
     // Marks anew and lets the guest touch what is hot; how many pages of that may go in the stop.
@@ -249,8 +255,7 @@ private:
         if (!marked) return 0;
         // As much may be touched once more, in about as long; and then some.
         const std::uint64_t touched = owe.owed_pages - std::min(owe.owed_pages, status.left_pages);
-        owed_.reserve(owe.owed_pages + owe.skipped_pages + std::max(kMoreOwedPages, 2 * touched),
-                      Pfn{info_.top_pfn});
+        list_at_most(owe.owed_pages + owe.skipped_pages + std::max(kMoreOwedPages, 2 * touched));
         ::poll(nullptr, 0, static_cast<int>(kHotMs));
         const double room = passes_->link_bytes_per_s() * kHotSendS / kPageBytes;
         return std::max(kLeastHotPages, static_cast<std::uint64_t>(room));
@@ -260,6 +265,7 @@ private:
     Result<void> capture(std::uint64_t hot_pages) {
         capture_ = {};
         capture_.hot_pages = hot_pages;
+        capture_.max_owed_pages = most_owed_;
         capture_.handover = std::bit_cast<std::uint64_t>(handover_.data());
         capture_.image_bitmap = std::bit_cast<std::uint64_t>(image_.words().data());
         capture_.image_bitmap_bytes = image_.bytes();
@@ -497,6 +503,7 @@ private:
     ImageBitmap image_;
     ImageBitmap to_send_;  // of it, in the stop
     bool owes_ = false;
+    std::uint64_t most_owed_ = 0;  // its list has room for them
     std::array<char, SMIG_HANDOVER_LEN> handover_{};
     smig_capture capture_{};
     smig_wire_landed landed_{};

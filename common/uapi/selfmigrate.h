@@ -34,7 +34,7 @@
 #include <linux/ioctl.h>
 #include <linux/types.h>
 
-#define SMIG_ABI_VERSION 5
+#define SMIG_ABI_VERSION 6
 #define SMIG_DEVICE_NAME "selfmigrate"
 
 /* What the module is doing; SMIG_IOC_STATUS reports it. */
@@ -325,6 +325,8 @@ struct smig_capture {
 	 * Counted by process: what it shares with one that is not left alone is owed.
 	 */
 	__u64 hot_pages;		/* in: at most so many; out: such pages */
+	/* in: OWE in the stop marks no more than that; 0: no bound.  The rest goes in the stop. */
+	__u64 max_owed_pages;
 };
 
 /*

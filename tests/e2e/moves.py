@@ -86,9 +86,10 @@ class _DiskWriter:
         )
 
 
-@test("6.12, 2 vCPUs, NVMe disk that is written, precopy", 240)
-def guest_that_writes_its_disk_moves(logs: Path) -> None:
-    plan = Plan(kernel="6.12", vcpus=2, disk="nvme")
+@test("6.12, 2 vCPUs, NVMe disk that is written, precopy", 240, plan=Plan(kernel="6.12", vcpus=2, disk="nvme"))
+@test("6.12, 1 vCPU, SCSI disk that is written, precopy", 240, plan=Plan(kernel="6.12", vcpus=1, disk="virtio-scsi"))
+@test("6.1, 2 vCPUs, ATA disk that is written, precopy", 240, plan=Plan(kernel="6.1", vcpus=2, disk="ata"))
+def guest_that_writes_its_disk_moves(logs: Path, plan: Plan) -> None:
     figures = _moved(logs, plan, "precopy", Kind(), "--verify", beside=_DiskWriter).figures
     expect(figures["passes"] >= 1, "there was no pass")
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Stops while the kernel is writing to a disk.
 #include <doctest/doctest.h>
+#include <linux/magic.h>
 #include <sys/statfs.h>
 
 #include <array>
@@ -31,7 +32,8 @@ void fill(Block& block, uint64_t index, uint64_t round) {
 class DiskWriter {
 public:
     DiskWriter() {
-        for (const auto& [name, value] : kKnobs) std::ofstream(std::string("/proc/sys/vm/") + name) << value;
+        for (Knob& knob : before_) std::ifstream(knob.path) >> knob.value;
+        for (const Knob& knob : kAtOnce) std::ofstream(knob.path) << knob.value;
         child_ = fork();
         if (child_ == 0) {
             const int file = open(kFile, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -47,8 +49,7 @@ public:
     }
     ~DiskWriter() {
         if (child_ > 0) end();
-        for (const auto& [name, value] : kDefaults)
-            std::ofstream(std::string("/proc/sys/vm/") + name) << value;
+        for (const Knob& knob : before_) std::ofstream(knob.path) << knob.value;
         unlink(kFile);
     }
     DiskWriter(const DiskWriter&) = delete;
@@ -64,13 +65,17 @@ public:
     }
 
 private:
-    using Knobs = std::array<std::pair<const char*, int>, 3>;
-    static constexpr Knobs kKnobs = {{{"dirty_background_bytes", 65536},
-                                      {"dirty_writeback_centisecs", 5},
-                                      {"dirty_expire_centisecs", 10}}};
-    static constexpr Knobs kDefaults = {{{"dirty_background_ratio", 10},
-                                         {"dirty_writeback_centisecs", 500},
-                                         {"dirty_expire_centisecs", 3000}}};
+    struct Knob {
+        const char* path;
+        int value;
+    };
+    static constexpr std::array<Knob, 3> kAtOnce = {{{"/proc/sys/vm/dirty_background_bytes", 65536},
+                                                     {"/proc/sys/vm/dirty_writeback_centisecs", 5},
+                                                     {"/proc/sys/vm/dirty_expire_centisecs", 10}}};
+    // the ratio is what counts while there are no bytes
+    std::array<Knob, 3> before_ = {{{"/proc/sys/vm/dirty_background_ratio", 10},
+                                    {"/proc/sys/vm/dirty_writeback_centisecs", 500},
+                                    {"/proc/sys/vm/dirty_expire_centisecs", 3000}}};
     pid_t child_;
 };
 
@@ -106,6 +111,7 @@ Judged judge_file() {
 TEST_CASE("stops while a disk is written, and no write is lost") {
     struct statfs disk{};
     REQUIRE(statfs("/disk", &disk) == 0);
+    REQUIRE(disk.f_type == EXT4_SUPER_MAGIC);
     Ticker ticker;
     DiskWriter writer;
     for (int i = 0; i < stops(); i++) {

@@ -440,6 +440,27 @@ TEST_CASE(
     }
 }
 
+TEST_CASE("the capture owes no more than it is told") {
+    constexpr size_t kTouched = 3000, kMost = 1000;
+    Ticker ticker;
+    const WorkingSet touched(0x200000000000, kTouched);
+    for (const bool marked_before : {false, true}) {
+        CAPTURE(marked_before);
+        Device device;
+        begin_hybrid(device);
+        if (marked_before) owe(device);
+        usleep(400000);
+        Judged judged;
+        REQUIRE(judged.take(device, SMIG_CAPTURE_OWE, 0, kMost) == 0);
+        CHECK(judged.answer.owed_pages <= kMost);
+        CHECK(judged.answer.owed_pages > kMost - 100);
+        CHECK(list(device).size() == judged.answer.owed_pages);
+        CHECK(judged.answer.send_by_class[SMIG_CLASS_ANON] >= kTouched - kMost);
+        REQUIRE(device.plain(SMIG_IOC_THAW) == 0);
+        CHECK(ticker.runs());
+    }
+}
+
 TEST_CASE("what is owed at the capture is listed, readable, not in the image; nothing else is missed") {
     Load load;
     CheckedLoad checked;

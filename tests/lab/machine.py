@@ -22,6 +22,12 @@ TCG_CPU = "max,erms=off,fsrm=off"
 FIRST_NIC_ADDRESS = 4
 DISK_ADDRESS = 6
 SERIAL_ADDRESS = 7
+DISK_MODELS = {  # name: (its host adapter, the disk, its place)
+    "virtio-blk": ("", "virtio-blk-pci", f"addr={DISK_ADDRESS}"),
+    "nvme": ("", "nvme", f"addr={DISK_ADDRESS}"),
+    "virtio-scsi": (f"virtio-scsi-pci,id=scsi,addr={DISK_ADDRESS}", "scsi-hd", "bus=scsi.0"),
+    "ata": ("", "ide-hd", "bus=ide.0"),  # the machine's own
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Disk:
 
     file: Path
     serial: str
-    model: str = "virtio-blk-pci"
+    model: str = "virtio-blk"  # one of DISK_MODELS
     cache: str = "writethrough"
 
 
@@ -148,13 +154,14 @@ class Machine:
                 f"{nic.model},netdev=nic{number},mac={nic.mac},addr={FIRST_NIC_ADDRESS + number}," "romfile=",
             ]
         if self.disk:
+            host, drive, place = DISK_MODELS[self.disk.model]
+            command += ["-device", host] if host else []
             command += [
                 "-drive",
                 f"file={self.disk.file},format=raw,if=none,id=disk0,cache={self.disk.cache},"
                 "file.locking=off",
                 "-device",
-                f"{self.disk.model},drive=disk0,serial={self.disk.serial},share-rw=on,"
-                f"addr={DISK_ADDRESS}",
+                f"{drive},drive=disk0,serial={self.disk.serial},share-rw=on,{place}",
             ]
         return command + list(shape.extra)
 

@@ -38,7 +38,7 @@ class Plan:
     link: str | None = "1gbit"
     nics: int = 1
     nic_model: str = "virtio-net-pci"
-    disk: str | None = "virtio-blk-pci"  # model of the shared disk
+    disk: str | None = "virtio-blk"  # model of the shared disk
     disk_mib: int = 256
 
 

@@ -64,14 +64,17 @@ Tell = Callable[[str], None]
 
 
 def parse_mode(text: str) -> tuple[str, tuple[str, ...]]:
-    """`precopy:max-passes=1:drop-cache` as the mode and more options of `selfmigrate to`."""
+    """`hybrid:max-passes=1:speculate=ppm+file-single` as the mode and more options of `selfmigrate to`.
+
+    A plus sign stands for a comma, which separates modes.
+    """
     mode, *more = text.split(":")
     if mode not in MODES:
         raise LabError(f"no mode {mode!r}; there is {', '.join(MODES)}")
     options: list[str] = []
     for option in more:
         name, given, value = option.partition("=")
-        options += [f"--{name}", value] if given else [f"--{name}"]
+        options += [f"--{name}", value.replace("+", ",")] if given else [f"--{name}"]
     return mode, tuple(options)
 
 
