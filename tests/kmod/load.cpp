@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/kmod/load.hpp"
 
+#include <doctest/doctest.h>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -187,10 +188,20 @@ void twins() {
     }
 }
 
-// Swap into compressed memory, where this kernel has it.
+bool swap_on() {
+    return system("modprobe -q lzo_rle; modprobe -q zram num_devices=1") == 0 &&
+           write_file("/sys/block/zram0/disksize", "33554432") &&
+           system("mkswap /dev/zram0 >/dev/null 2>&1") == 0 && swapon("/dev/zram0", 0) == 0;
+}
+
+void swap_off() {
+    swapoff("/dev/zram0");
+    // or the next one could not say how large it is to be
+    write_file("/sys/block/zram0/reset", "1");
+}
+
+// Swaps into compressed memory.
 void swapper() {
-    if (!write_file("/sys/block/zram0/disksize", "33554432")) _exit(0);
-    if (system("mkswap /dev/zram0 >/dev/null 2>&1") != 0 || swapon("/dev/zram0", 0) != 0) _exit(0);
     char* memory = anonymous(1500);
     fill(memory, 1500);
     for (;;) {
@@ -237,7 +248,7 @@ void Load::start(const std::function<void()>& forever) {
 }
 
 Load::Load() {
-    if (system("modprobe -q lzo_rle; modprobe -q zram num_devices=1") < 0) std::puts("no shell");
+    REQUIRE(swap_on());
     start(anonymous_writer);
     start(large_page_writer);
     start(forker);
@@ -256,7 +267,7 @@ Load::Load() {
 Load::~Load() {
     for (const pid_t child : children_) kill(-child, SIGKILL);
     for (const pid_t child : children_) waitpid(child, nullptr, 0);
-    swapoff("/dev/zram0");
+    swap_off();
     write_file("/sys/kernel/mm/ksm/run", "2");
     unlink("/disk/written");
     unlink("/disk/read");
