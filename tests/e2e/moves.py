@@ -111,6 +111,49 @@ def owing_guest_moves(logs: Path, mode: str, plan: Plan, kind: str = "redis") ->
         expect(figures["speculated"] == 0, f"{figures['speculated']} pages were speculated in a mode that does not")
 
 
+class _BusyMemory:
+    """Swap in compressed memory that is used, same-page merging, large pages that are made of small ones, and compaction, all the time."""
+
+    def __init__(self, setup: Setup):
+        self._setup = setup
+        setup.machines[0].commands.run(
+            "modprobe -q lzo_rle; modprobe zram num_devices=1 && echo 128M > /sys/block/zram0/disksize && "
+            "mkswap /dev/zram0 >/dev/null && swapon /dev/zram0 && "
+            "mkdir -p /mnt && mount -t tmpfs -o size=80% memory /mnt && dd if=/dev/zero bs=1M count=4 2>/dev/null | tr '\\0' x > /run/same && "
+            "for i in $(seq 6); do cat /run/same; done > /mnt/ballast && "
+            "cd /sys/kernel/mm && echo 2000 > ksm/pages_to_scan && echo 1 > ksm/run && "
+            "echo always > transparent_hugepage/enabled && echo 100 > transparent_hugepage/khugepaged/scan_sleep_millisecs && "
+            "echo 100 > /proc/sys/vm/swappiness",
+            60,
+        )
+        self.swap_out()
+        setup.machines[0].commands.run(
+            "echo 'while :; do echo 1 > /proc/sys/vm/compact_memory; sleep 0.2; done' > /run/compact; "
+            "sh /run/compact >/dev/null 2>&1 & echo $! > /run/compact.pid"
+        )
+
+    def swap_out(self) -> None:
+        """Takes more memory than there is, of what packs well, and gives it back."""
+        run = self._setup.machines[0].commands.run
+        run(
+            "free=$(awk '/MemAvailable/ {print int($2 / 1024)}' /proc/meminfo); "
+            "for i in $(seq $((free / 4 + 4))); do cat /run/same; done > /mnt/more; rm /mnt/more",
+            60,
+        )
+        used = run("awk 'NR == 2 {print $4}' /proc/swaps")
+        expect(int(used) > 1024, f"only {used} KiB were swapped out")
+
+    def close(self) -> None:
+        self._setup.machines[1].commands.run("kill $(cat /run/compact.pid)")
+
+
+@test("6.1, 2 vCPUs, busy memory, writer, hybrid", 300, mode="hybrid", plan=Plan(kernel="6.1", vcpus=2))
+@test("6.12, 1 vCPU, busy memory, writer, postcopy", 300, mode="postcopy", plan=Plan(kernel="6.12", vcpus=1))
+def guest_with_busy_memory_moves(logs: Path, mode: str, plan: Plan) -> None:
+    figures = _moved(logs, plan, mode, Kind("writer", 64, 20), beside=_BusyMemory).figures
+    expect(figures["owed_pages"] > 1000, f"only {figures['owed_pages']} pages were owed")
+
+
 @test("6.1, 2 vCPUs, writer faster than the link, auto", 300)
 def auto_owes(logs: Path) -> None:
     plan = Plan(kernel="6.1", vcpus=2, link="200mbit", disk_mib=512)
