@@ -64,6 +64,13 @@ def running_guest_moves(logs: Path, plan: Plan, kind: str = "redis") -> None:
     )
 
 
+def _for_ever(setup: Setup, name: str, command: str) -> None:
+    """Does it again and again in the guest; its process is in /run/`name`.pid."""
+    setup.machines[0].commands.run(
+        f"echo 'while :; do {command}; done' > /run/{name}; sh /run/{name} >/dev/null 2>&1 & echo $! > /run/{name}.pid"
+    )
+
+
 class _DiskWriter:
     """A process that writes the disk all the time, and a kernel that writes back at once: the stop comes amid that, and must end.
 
@@ -74,10 +81,9 @@ class _DiskWriter:
         self._setup = setup
         setup.machines[0].commands.run(
             "echo 65536 > /proc/sys/vm/dirty_background_bytes; "
-            "echo 5 > /proc/sys/vm/dirty_writeback_centisecs; echo 10 > /proc/sys/vm/dirty_expire_centisecs; "
-            "echo 'while :; do dd if=/dev/zero of=/disk/busy bs=64k count=800 conv=notrunc; done' > /run/busy; "
-            "sh /run/busy >/dev/null 2>&1 & echo $! > /run/busy.pid"
+            "echo 5 > /proc/sys/vm/dirty_writeback_centisecs; echo 10 > /proc/sys/vm/dirty_expire_centisecs"
         )
+        _for_ever(setup, "busy", "dd if=/dev/zero of=/disk/busy bs=64k count=800 conv=notrunc")
 
     def close(self) -> None:
         # wherever the guest is now
@@ -112,7 +118,7 @@ def owing_guest_moves(logs: Path, mode: str, plan: Plan, kind: str = "redis") ->
 
 
 class _BusyMemory:
-    """Swap in compressed memory that is used, same-page merging, large pages that are made of small ones, and compaction, all the time."""
+    """Swap in compressed memory that is used, and compaction all the time."""
 
     def __init__(self, setup: Setup):
         self._setup = setup
@@ -121,16 +127,13 @@ class _BusyMemory:
             "mkswap /dev/zram0 >/dev/null && swapon /dev/zram0 && "
             "mkdir -p /mnt && mount -t tmpfs -o size=80% memory /mnt && dd if=/dev/zero bs=1M count=4 2>/dev/null | tr '\\0' x > /run/same && "
             "for i in $(seq 6); do cat /run/same; done > /mnt/ballast && "
-            "cd /sys/kernel/mm && echo 2000 > ksm/pages_to_scan && echo 1 > ksm/run && "
-            "echo always > transparent_hugepage/enabled && echo 100 > transparent_hugepage/khugepaged/scan_sleep_millisecs && "
             "echo 100 > /proc/sys/vm/swappiness",
             60,
         )
         self.swap_out()
-        setup.machines[0].commands.run(
-            "echo 'while :; do echo 1 > /proc/sys/vm/compact_memory; sleep 0.2; done' > /run/compact; "
-            "sh /run/compact >/dev/null 2>&1 & echo $! > /run/compact.pid"
-        )
+        _for_ever(setup, "compact", "echo 1 > /proc/sys/vm/compact_memory; sleep 0.2")
+        moved = setup.machines[0].commands.run("sleep 1; awk '/^pgmigrate_success/ {print $2}' /proc/vmstat")
+        expect(int(moved) > 0, "compaction has moved nothing")
 
     def swap_out(self) -> None:
         """Takes more memory than there is, of what packs well, and gives it back."""

@@ -39,7 +39,7 @@ def arguments() -> argparse.Namespace:
         "--mode",
         default="auto",
         metavar="M[,M…]",
-        help=f"of: {', '.join(stage.MODES)}; each may be followed by options of `selfmigrate to`, as in precopy:max-passes=1 "
+        help=f"of: {', '.join(stage.MODES)}; each may be followed by options of `selfmigrate to`, as in precopy:max-passes=1 or hybrid:speculate=ppm+file-single "
         "(default %(default)s)",
     )
     parser.add_argument("--runs", type=int, default=1, metavar="N", help="of every mode, interleaved")
