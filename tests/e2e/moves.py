@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import stage
+from lab.machine import Machine
 from lab.setup import Plan, Setup
 from lab.workload import Kind
 
@@ -33,6 +34,13 @@ def _moved(
     outcome = stage.run(plan, mode, kind, logs, tell, tell, *options, beside=beside)
     expect(outcome.moved, "\n".join(outcome.reasons))
     return outcome
+
+
+@test("6.1, 1 vCPU, Debian with systemd, database and web server, auto", 900)
+def whole_system_moves(logs: Path) -> None:
+    """Its services run on, and systemd finds nothing amiss."""
+    figures = _moved(logs, Plan(memory_mib=1024, guest="debian"), "auto", Kind("services")).figures
+    expect(figures["web_answers"] > 0, "the web server has answered nothing")
 
 
 @test("6.1, 1 vCPU, one NIC, stop-copy", 180, plan=Plan(kernel="6.1", vcpus=1))
@@ -117,8 +125,11 @@ def owing_guest_moves(logs: Path, mode: str, plan: Plan, kind: str = "redis") ->
         expect(figures["speculated"] == 0, f"{figures['speculated']} pages were speculated in a mode that does not")
 
 
+TWINS_MIB = 32
+
+
 class _BusyMemory:
-    """Swap in compressed memory that is used, and compaction all the time."""
+    """Swap in compressed memory that is used; compaction, same-page merging and khugepaged all the time."""
 
     def __init__(self, setup: Setup):
         self._setup = setup
@@ -132,8 +143,14 @@ class _BusyMemory:
         )
         self.swap_out()
         _for_ever(setup, "compact", "echo 1 > /proc/sys/vm/compact_memory; sleep 0.2")
-        moved = setup.machines[0].commands.run("sleep 1; awk '/^pgmigrate_success/ {print $2}' /proc/vmstat")
-        expect(int(moved) > 0, "compaction has moved nothing")
+        setup.machines[0].commands.run(
+            # a guest of this size has large pages off
+            "cd /sys/kernel/mm; echo madvise > transparent_hugepage/enabled; echo madvise > transparent_hugepage/defrag; "
+            "echo 1000 > ksm/pages_to_scan; echo 20 > ksm/sleep_millisecs; echo 1 > ksm/run; "
+            "cd transparent_hugepage/khugepaged; echo 1 > defrag; echo 100 > scan_sleep_millisecs; echo 100 > alloc_sleep_millisecs; echo 4096 > pages_to_scan; "
+            f"twins {TWINS_MIB} /run/twins >/run/twins.log 2>&1 &"
+        )
+        self._expect_rearranged(setup.machines[0], 20)
 
     def swap_out(self) -> None:
         """Takes more memory than there is, of what packs well, and gives it back."""
@@ -146,8 +163,30 @@ class _BusyMemory:
         used = run("awk 'NR == 2 {print $4}' /proc/swaps")
         expect(int(used) > 1024, f"only {used} KiB were swapped out")
 
+    @staticmethod
+    def _expect_rearranged(machine: Machine, patience_s: int) -> None:
+        """All three do their work, now."""
+        counters = {
+            "compaction": "awk '/^pgmigrate_success/ {print $2}' /proc/vmstat",
+            "khugepaged": "cat /sys/kernel/mm/transparent_hugepage/khugepaged/pages_collapsed",
+            "merging": "cat /sys/kernel/mm/ksm/full_scans",
+        }
+        for what, counter in counters.items():
+            machine.commands.run(
+                f"was=$({counter}) || exit 1; for i in $(seq {10 * patience_s}); do [ $({counter}) -gt $was ] && exit 0; sleep 0.1; done; "
+                f"echo {what} has done nothing; exit 1",
+                patience_s + 10,
+            )
+        sharing = int(machine.commands.run("cat /sys/kernel/mm/ksm/pages_sharing"))
+        expect(sharing > 1000, f"only {sharing} pages are merged")
+
     def close(self) -> None:
-        self._setup.machines[1].commands.run("kill $(cat /run/compact.pid)")
+        here = self._setup.machines[1]
+        self._expect_rearranged(here, 20)
+        said = here.commands.run("kill -USR1 $(pidof twins); until [ -e /run/twins ]; do sleep 0.1; done; cat /run/twins", 60)
+        pages, wrong = map(int, said.split())
+        expect(not wrong, f"{wrong} damages among {pages} merged or large pages")
+        here.commands.run("kill $(cat /run/compact.pid)")
 
 
 @test("6.1, 2 vCPUs, busy memory, writer, hybrid", 300, mode="hybrid", plan=Plan(kernel="6.1", vcpus=2))

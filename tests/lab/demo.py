@@ -25,7 +25,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--vcpus", type=int, default=1, metavar="N", help="1 to 8 (default %(default)s)")
     parser.add_argument(
-        "--memory", type=int, default=512, metavar="MIB", help="256 to 4096 (default %(default)s)"
+        "--memory", type=int, metavar="MIB", help="256 to 4096 (default 512, of a debian guest 1024)"
     )
     parser.add_argument("--link", default="1gbit", metavar="RATE[+DELAY]", help="each way, as 1gbit or 200mbit+5ms (default %(default)s)")
     parser.add_argument(
@@ -58,7 +58,12 @@ def arguments() -> argparse.Namespace:
         default=10,
         help="what writer and reader touch (default %(default)s)",
     )
-    parser.add_argument("--guest", choices=("small",), default="small")
+    parser.add_argument(
+        "--guest",
+        choices=setup.GUESTS,
+        default="small",
+        help="small: an initramfs with Redis; debian: a whole Debian 12 with systemd, which alone has the workload services (default %(default)s)",
+    )
     parser.add_argument(
         "--verify",
         action="store_true",
@@ -70,12 +75,15 @@ def arguments() -> argparse.Namespace:
     )
     given = parser.parse_args()
     given.modes = given.mode.split(",")
+    given.memory = given.memory or (1024 if given.guest == "debian" else 512)
     if not 1 <= given.vcpus <= 8:
         parser.error("--vcpus must be from 1 to 8")
     if not 256 <= given.memory <= 4096:
         parser.error("--memory must be from 256 to 4096")
     if given.runs < 1 or given.working_set < 1 or given.dirty_rate <= 0:
         parser.error("--runs, --working-set and --dirty-rate must be above zero")
+    if given.workload == "services" and given.guest != "debian":
+        parser.error("the workload services needs --guest debian")
     try:
         for mode in given.modes:
             stage.parse_mode(mode)
@@ -100,9 +108,10 @@ def main() -> int:
             link=given.link,
             nics=given.nics,
             disk_mib=256 + 4 * given.working_set,
+            guest=given.guest,
         )
         kind = workload.Kind(given.workload, given.working_set, given.dirty_rate)
-        setup.prepare(given.kernel, teller.step)
+        setup.prepare(given.kernel, teller.step, given.guest)
         for run, mode in wanted:
             if len(wanted) > 1:
                 teller.step(f"── run {run} of {given.runs}, {mode}")

@@ -37,7 +37,7 @@ MODULES = (
     "zram",
     "lzo_rle",
 )
-GUEST_PROGRAMS = ("udp_echo", "commands", "ticker", "pages", "walker", "clocks", "assassin")
+GUEST_PROGRAMS = ("udp_echo", "commands", "ticker", "pages", "twins", "walker", "clocks", "assassin")
 KEY = OUT / "ssh_key"
 
 
@@ -56,15 +56,16 @@ def ssh_key() -> Path:
     return KEY
 
 
-def _public_key() -> str:
+def public_key() -> str:
+    """The line of authorized_keys that lets the lab in."""
     for line in _run("dropbearkey", "-y", "-f", str(ssh_key())).splitlines():
         if line.startswith("ssh-"):
             return line + "\n"
     raise LabError(f"dropbearkey cannot read {KEY}")
 
 
-class _Root:
-    """The folder that becomes the initramfs."""
+class Root:
+    """A folder, new and empty, that becomes a guest's root."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -118,7 +119,7 @@ def module_bytes(kernel: Kernel, inside: str) -> bytes:
     return lzma.decompress(content) if inside.endswith(".xz") else content
 
 
-def _modules(root: _Root, kernel: Kernel, ours: Path | None) -> None:
+def _modules(root: Root, kernel: Kernel, ours: Path | None) -> None:
     base = f"lib/modules/{kernel.release}"
     for inside in dependencies(kernel, MODULES):
         root.path(f"{base}/{inside.removesuffix('.xz')}").write_bytes(module_bytes(kernel, inside))
@@ -144,11 +145,11 @@ def _modules(root: _Root, kernel: Kernel, ours: Path | None) -> None:
 
 def _inputs(kernel: Kernel, agent: Path | None, module: Path | None) -> str:
     """Changes whenever anything that goes into the image changes."""
-    digest = hashlib.sha256(_public_key().encode())
+    digest = hashlib.sha256(public_key().encode())
     paths = [
         LAB / "image.py",
         LAB / "cpio.py",
-        *sorted((LAB / "guest").iterdir()),
+        *sorted(path for path in (LAB / "guest").iterdir() if path.is_file()),
         kernel.modules / "modules.dep",
         *(PROGRAMS / name for name in GUEST_PROGRAMS),
         *filter(None, (agent, module)),
@@ -166,7 +167,7 @@ def small(kernel: Kernel, agent: Path | None, module: Path | None) -> Path:
     inputs = _inputs(kernel, agent, module)
     if image.exists() and stamp.exists() and stamp.read_text() == inputs:
         return image
-    root = _Root(folder / "root")
+    root = Root(folder / "root")
     root.program(Path("/usr/bin/busybox"), "bin/busybox")
     for applet in _run("busybox", "--list").split():
         if not root.path(f"bin/{applet}").exists():
@@ -185,7 +186,7 @@ def small(kernel: Kernel, agent: Path | None, module: Path | None) -> Path:
     root.text("etc/group", "root:x:0:\n")
     root.text("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n")
     root.text("etc/hosts", "127.0.0.1 localhost\n")
-    root.text("root/.ssh/authorized_keys", _public_key(), 0o600)
+    root.text("root/.ssh/authorized_keys", public_key(), 0o600)
     for inside, mode in (("root", 0o700), ("root/.ssh", 0o700), ("tmp", 0o1777)):
         root.path(f"{inside}/x").parent.chmod(mode)
     for inside in ("proc", "sys", "dev", "run", "disk"):
@@ -202,7 +203,7 @@ def with_program(guest: Path, program: Path, folder: Path, *more: Path) -> Path:
 
     Modules (.ko) among them are put beside the programs, as they are.
     """
-    root = _Root(folder / "extra")
+    root = Root(folder / "extra")
     for one in (program, *more):
         if one.suffix == ".ko":
             shutil.copy(one, root.path(f"usr/bin/{one.name}"))

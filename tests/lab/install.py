@@ -69,11 +69,26 @@ def backports_source(texts: list[str]) -> str | None:
     return None
 
 
+def _source_files() -> list[Path]:
+    files = [APT / "sources.list", *sorted((APT / "sources.list.d").glob("*"))]
+    return [path for path in files if path.is_file()]
+
+
+def bookworm_sources() -> list[Path]:
+    """The apt source files of this machine that have bookworm, its updates or its security."""
+    found = [
+        path
+        for path in _source_files()
+        if path.suffix in (".list", ".sources") and re.search(r"\bbookworm\b", path.read_text(errors="replace"))
+    ]
+    if not found:
+        raise LabError("no apt source of this machine has bookworm")
+    return found
+
+
 def _install_backported(packages: list[str]) -> None:
     main = APT / "sources.list"
-    files = [main, *sorted((APT / "sources.list.d").glob("*"))]
-    texts = [path.read_text(errors="replace") for path in files if path.is_file()]
-    source = backports_source(texts)
+    source = backports_source([path.read_text(errors="replace") for path in _source_files()])
     if source is None:
         raise LabError(f"no apt source of this machine has bookworm, so none for {BACKPORTS} is known")
     with tempfile.NamedTemporaryFile("w", suffix=".list") as added:

@@ -16,13 +16,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable
 
-from . import accel, build, image, kernels
+from . import accel, build, debian, image, kernels
 from .errors import LabError, Timeout
 from .machine import Boot, Disk, Machine, Nic, Shape
 from .network import CLIENT, FOLLOW, PREFIX, Network
 from .shell import Session, fetch
 
 BOOT_TIMEOUT_S = 60
+SYSTEMD_TIMEOUT_S = 240
+GUESTS = ("small", "debian")
 BOOT_ATTEMPTS = 3
 LANDING_IMAGE = "/tmp/landing.img"
 TARGET_SAYS = re.compile(r"selfmigrate receive: (listening|a source calls|state)")
@@ -39,7 +41,8 @@ class Plan:
     nics: int = 1
     nic_model: str = "virtio-net-pci"
     disk: str | None = "virtio-blk"  # model of the shared disk
-    disk_mib: int = 256
+    disk_mib: int = 256  # `debian` brings its own
+    guest: str = "small"  # one of GUESTS
 
 
 @dataclass
@@ -47,23 +50,29 @@ class Built:
     """Images for one kernel, made once."""
 
     kernel: kernels.Kernel
-    guest: Path
+    guest: Path  # initramfs
     accel: str
+    disk: Path | None = None  # what the shared disk is a copy of
 
 
-_built: dict[str, Built] = {}
+_built: dict[tuple[str, str], Built] = {}
 _landing_images: dict[tuple, bytes] = {}
 
 
-def prepare(series: str, tell: Callable[[str], None] = lambda text: None) -> Built:
-    """Builds everything for a kernel series, once a process."""
-    if series not in _built:
+def prepare(series: str, tell: Callable[[str], None] = lambda text: None, guest: str = "small") -> Built:
+    """Builds everything for a kernel series and a guest, once a process."""
+    key = series, guest
+    if key not in _built:
         kernel = kernels.find(series)
         tell(f"building agent, module and guest image for {kernel.release}")
         build.programs()
-        guest = image.small(kernel, build.agent(), build.module(kernel))
-        _built[series] = Built(kernel, guest, accel.choose(kernel))
-    return _built[series]
+        parts = kernel, build.agent(), build.module(kernel)
+        if guest == "debian":
+            made = debian.build(*parts, tell)
+            _built[key] = Built(kernel, made.initrd, accel.choose(kernel), made.disk)
+        else:
+            _built[key] = Built(kernel, image.small(*parts), accel.choose(kernel))
+    return _built[key]
 
 
 class Setup:
@@ -71,7 +80,7 @@ class Setup:
 
     def __init__(self, plan: Plan, logs: Path):
         self.plan, self.logs = plan, logs
-        self.built = prepare(plan.kernel)
+        self.built = prepare(plan.kernel, guest=plan.guest)
         logs.mkdir(parents=True, exist_ok=True)
         self.machines: list[Machine] = []
         self._ending = ExitStack()
@@ -106,6 +115,9 @@ class Setup:
     def _make_disk(self, name: str, model: str) -> Disk:
         file = self.logs / f"{name}.img"
         self._ending.callback(file.unlink, missing_ok=True)
+        if self.built.disk:
+            self.namespace.run("cp", "--sparse=always", str(self.built.disk), str(file))
+            return Disk(file, f"lab-{name}", model)
         with open(file, "wb") as content:
             content.truncate(self.plan.disk_mib << 20)
         self.namespace.run(
@@ -149,16 +161,22 @@ class Setup:
         ]
         if self.plan.nics == 2:
             arguments.append(f"lab.nic={nics[1].mac},{self.stay(1)}/{PREFIX}")
-        if self.disk:
+        if self.built.disk:
+            arguments += [f"root=LABEL={debian.LABEL}", "ro"]
+        elif self.disk:
             arguments.append("lab.disk=1")
         self._source = Boot(self.built.kernel.image, self.built.guest, arguments), nics
-        return self._boot(
-            name,
-            shape or self.shape,
-            *self._source,
-            self.disk,
-            lambda machine: machine.commands.wait_ready(BOOT_TIMEOUT_S),
-        )
+        return self._boot(name, shape or self.shape, *self._source, self.disk, self._wait_up)
+
+    def _wait_up(self, machine: Machine) -> None:
+        """Until the guest is there, with all that it starts."""
+        if self.plan.guest != "debian":
+            return machine.commands.wait_ready(BOOT_TIMEOUT_S)
+        machine.commands.wait_ready(SYSTEMD_TIMEOUT_S)
+        _, state = machine.commands.attempt("systemctl is-system-running --wait", SYSTEMD_TIMEOUT_S)
+        if state.strip() != "running":
+            _, failed = machine.commands.attempt("systemctl --failed --no-legend --plain")
+            raise LabError(f"the guest's systemd says {state.strip()}: {failed.strip()}")
 
     def incoming_twin(self) -> Machine:
         """A VM that waits for the source's state to come from the source's emulator."""

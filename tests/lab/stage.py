@@ -169,7 +169,7 @@ def _run(
     tell(
         "the guest is up; filling Redis"
         if kind.name == "redis"
-        else f"the guest is up; starting the {kind.name}"
+        else f"the guest is up; starting the workload {kind.name}"
     )
     workload = Workload(setup, kind)
     workload.start()
@@ -244,6 +244,7 @@ def _run(
         outcome.reasons.append(f"{outcome.report['missed_pages']} pages had changed unnoticed")
     outcome.figures.update({key: outcome.report.get(key) for key in FROM_REPORT})
     outcome.figures["walk_ms"] = workload.walk.get("walk_ms")
+    outcome.figures.update(workload.served)
     outcome.figures.update(
         {
             "udp_gap_ms": blackout_ms,

@@ -4,24 +4,27 @@
 Every workload has Redis and one client connection that checks each answer; `redis` gives it a large data set
 and a question a millisecond, the others a small one.  `writer`, `reader` and `mix` add a working set of random
 pages that checks itself (guest/pages.cpp).  With a shared disk Redis logs its writes there, and a file is
-left there half in the page cache, half on the disk.
+left there half in the page cache, half on the disk.  `services` is a Debian guest's: a database and a web server at work.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
+from . import debian
 from .errors import LabError
 from .machine import Machine
 from .network import FOLLOW
 from .observers import Pinger, RedisClient
+from .services import Services
 from .setup import Setup
 
-KINDS = ("redis", "idle", "writer", "reader", "mix", "aged", "walk")
+KINDS = ("redis", "idle", "writer", "reader", "mix", "aged", "walk", "services")
 PATTERNS = ("random", "sequential", "hot")
 WALKS = ("array", "arrays", "file", "files", "strides")
 VALUE_BYTES = 4096
 SMALL_KEYS = 256
 FILL_TIMEOUT_S = 240
+POWER_OFF_TIMEOUT_S = 120
 FILE = "/disk/file"
 FILE_MIB = 4
 PF_KTHREAD = 0x00200000
@@ -47,6 +50,16 @@ class Kind:
     def page_writes(self) -> int | None:
         """Percent of the touched pages that are rewritten; None: this workload has no pages."""
         return {"writer": 100, "reader": 5, "mix": self.write_percent}.get(self.name)
+
+
+def services(machine: Machine) -> dict[int, str]:
+    """The main processes of the services that a whole system always has, by pid: the service's name."""
+    said = machine.commands.run(f"systemctl show --property=Id,MainPID {' '.join(debian.SERVICES)}")
+    found = {}
+    for stanza in said.strip().split("\n\n"):
+        fields = dict(line.split("=", 1) for line in stanza.splitlines())
+        found[int(fields["MainPID"])] = fields["Id"]
+    return found
 
 
 def processes(machine: Machine) -> dict[int, str]:
@@ -83,7 +96,11 @@ class Workload:
         self.pinger: Pinger | None = None
         self.reasons: list[str] = []  # what was found wrong
         self._file_sum = ""
+        # what must live on: a whole system's other processes come and go
+        self._living = services if setup.plan.guest == "debian" else processes
         self._processes: dict[int, str] = {}
+        self._services = setup.own(Services(setup.namespace, FOLLOW)) if kind.name == "services" else None
+        self.served: dict[str, Any] = {}  # what its services came to
         self._pages = 0
         self.walk: dict[str, Any] = {}  # what a walk came to
 
@@ -130,6 +147,8 @@ class Workload:
             )
         if self.kind.name == "aged":
             self._age()
+        if self._services:
+            self._services.start(self.machine)
 
     def _fill_pages(self, rate_mb: float, write_percent: int) -> None:
         self.machine.commands.run(
@@ -156,12 +175,14 @@ class Workload:
                 60,
             )
             self._file_sum = run(f"md5sum < {FILE}", 60)
-        self._processes = processes(self.machine)
+        self._processes = self._living(self.machine)
         if self.pinger is None:
             self.pinger = self.setup.own(
                 Pinger(self.setup.namespace, FOLLOW, 7, self.setup.logs / "pinger.csv")
             )
         self.redis.mark()
+        if self._services:
+            self._services.mark(self.machine)
 
     def moved_to(self, machine: Machine) -> None:
         self.setup.arrived(self.machine, machine)
@@ -170,7 +191,7 @@ class Workload:
     def check(self) -> None:
         """Same processes, same connection, same file; LabError or self.reasons say what is not."""
         self.redis.wait_answers(20, 30)
-        now = processes(self.machine)
+        now = self._living(self.machine)
         for pid, name in self._processes.items():
             if now.get(pid) != name:
                 self.reasons.append(f"process {pid} ({name}) is gone")
@@ -180,6 +201,9 @@ class Workload:
             run("sync; echo 3 > /proc/sys/vm/drop_caches", 60)
             if cached != self._file_sum or run(f"md5sum < {FILE}", 60) != self._file_sum:
                 self.reasons.append(f"{FILE} on the shared disk has changed")
+        if self._services:
+            self.served, harmed = self._services.check(self.machine)
+            self.reasons += harmed
         if self.kind.name == "walk":
             self.walk = self.machine.verdicts.wait(0, 60, program="walker", event="walked")
             if self.walk["wrong"]:
@@ -217,11 +241,15 @@ class Workload:
         """Ends the guest as an administrator would and checks the shared disk's filesystem from outside."""
         if not self.setup.disk:
             return
-        self.machine.commands.run(
-            "kill $(pidof redis-server); for i in $(seq 100); do pidof redis-server >/dev/null "
-            "|| break; sleep 0.1; done; umount /disk",
-            60,
-        )
+        if self.setup.plan.guest == "debian":
+            self.machine.commands.run("systemctl poweroff --no-block")
+            self.machine.wait_status("shutdown", POWER_OFF_TIMEOUT_S)
+        else:
+            self.machine.commands.run(
+                "kill $(pidof redis-server); for i in $(seq 100); do pidof redis-server >/dev/null "
+                "|| break; sleep 0.1; done; umount /disk",
+                60,
+            )
         check = self.setup.namespace.run
         self.machine.qmp.call("quit")
         self.machine.process.wait(10)
