@@ -143,6 +143,7 @@ def _run(setup: Setup, way: Way, kind: Kind, outcome: Outcome) -> None:
     start_ns, end_ns = workload.pinger.longest_gap(began_ns)
     outcome.trace = Trace(began_ns, until_ns, (start_ns, end_ns), workload.redis.answer_times())
     workload.shut_down()
+    outcome.figures |= workload.served
     outcome.reasons += workload.reasons
     outcome.figures |= {
         "total_ms": state["total-time"],

@@ -3,7 +3,7 @@
 
 from lab.workload import PATTERNS, Kind
 
-HELP = """Workloads: idle, redis, fresh (half of memory filled with random data), aged (70 % of memory touched and freed,
+HELP = """Workloads: idle, redis, services (a whole Debian: sysbench's OLTP on MariaDB, and a client of Apache), fresh (half of memory filled with random data), aged (70 % of memory touched and freed,
 half as much in clean page cache, which our modes give back first), writer:MIB:MB/s, reader:MIB:MB/s,
 mix:MIB:MB/s:PERCENT (of the touched pages are rewritten).  The last three touch pages at random; with :sequential they
 go through them, with :hot nine touches of ten fall on a tenth of them."""
@@ -20,7 +20,7 @@ def parse(text: str, memory_mib: int) -> tuple[Kind, tuple[str, ...]]:
         if kind.working_set_mib < 1 or kind.rate_mb <= 0 or not 0 <= kind.write_percent <= 100:
             raise ValueError(f"no workload {text!r}")
         return kind, ()
-    if numbers or name not in ("idle", "redis", "fresh", "aged"):
+    if numbers or name not in ("idle", "redis", "services", "fresh", "aged"):
         raise ValueError(f"no workload {text!r}")
     if name == "fresh":
         return Kind("reader", memory_mib // 2, 1), ()

@@ -5,6 +5,7 @@ outside that keeps its connection.
 
 import http.client
 import re
+import statistics
 import threading
 import time
 from typing import Any
@@ -64,8 +65,15 @@ class WebClient:
         self._connection.close()
 
 
+FIGURES = ("web_answers", "web_gap_ms", "transactions_per_s", "transactions_lost")
+
+
 class Services:
-    """The load on both; `start` returns when both are under way."""
+    """The load on both; `start` returns when both are under way.
+
+    Of its FIGURES `transactions_per_s` is the usual rate before the move, and `transactions_lost` what from then on was
+    done less than at that rate.
+    """
 
     def __init__(self, namespace: Namespace, address: str):
         self._namespace, self._address = namespace, address
@@ -122,10 +130,12 @@ class Services:
         if state != "running":
             reasons.append(f"systemd says {state}: {machine.commands.run('systemctl --failed --no-legend --plain')}")
         run("logger -t lab it-has-moved; journalctl --sync; journalctl -q -t lab --grep it-has-moved")
-        moved = [line["tps"] for line in seconds if line["at"] > self._marked_s]
+        # the first second is a warm-up
+        usual = statistics.median(line["tps"] for line in seconds[1:] if line["at"] <= self._marked_s)
         return {
             "web_answers": len(self._web.answered_ns),
             "web_gap_ms": self._web.longest_gap_ms(self._marked_ns),
-            "transactions_per_s": moved,
+            "transactions_per_s": usual,
+            "transactions_lost": sum(usual - line["tps"] for line in seconds if line["at"] > self._marked_s),
         }, reasons
 

@@ -47,6 +47,11 @@ class Kind:
     pattern: str = ""  # of pages or of a walk; empty: the first
 
     @property
+    def guest(self) -> str:
+        """The guest that it needs, or does with."""
+        return "debian" if self.name == "services" else "small"
+
+    @property
     def page_writes(self) -> int | None:
         """Percent of the touched pages that are rewritten; None: this workload has no pages."""
         return {"writer": 100, "reader": 5, "mix": self.write_percent}.get(self.name)
