@@ -43,6 +43,7 @@ class Plan:
     disk: str | None = "virtio-blk"  # model of the shared disk
     disk_mib: int = 256  # `debian` brings its own
     guest: str = "small"  # one of GUESTS
+    extra: tuple[str, ...] = ()  # more of the emulator's command line, of every machine
 
 
 @dataclass
@@ -94,6 +95,7 @@ class Setup:
             plan.memory_mib,
             self.built.accel,
             "host" if self.built.accel == accel.KVM else Shape.cpu,
+            plan.extra,
         )
         self.disk = self._make_disk("shared", plan.disk) if plan.disk else None
         self._source: tuple[Boot, list[Nic]]  # what the source was booted from
@@ -182,7 +184,7 @@ class Setup:
         """A VM that waits for the source's state to come from the source's emulator."""
         boot, nics = self._source
         taps = [replace(nic, tap=self.network.add_tap("twin", number)) for number, nic in enumerate(nics)]
-        shape = replace(self.shape, extra=("-incoming", "defer"))
+        shape = replace(self.shape, extra=(*self.shape.extra, "-incoming", "defer"))
         return self._boot("twin", shape, boot, taps, self.disk, lambda _: None)
 
     def _boot(
