@@ -13,6 +13,7 @@ from typing import Any, Callable, Iterator
 
 from lab.errors import LabError
 from lab.paths import OUT
+from lab.setup import Plan
 
 LOGS = OUT / "e2e"
 
@@ -30,6 +31,7 @@ class Test:
     name: str
     limit_s: int
     body: Callable[[Path], None]
+    plan: Plan | None  # what it is given, if it is
 
 
 TESTS: list[Test] = []
@@ -39,7 +41,7 @@ def test(name: str, limit_s: int, **arguments: Any) -> Callable[[Callable], Call
     """Registers a function that takes a folder for logs (and `arguments`); may be stacked."""
 
     def register(function: Callable) -> Callable:
-        TESTS.append(Test(name, limit_s, lambda logs: function(logs, **arguments)))
+        TESTS.append(Test(name, limit_s, lambda logs: function(logs, **arguments), arguments.get("plan")))
         return function
 
     return register

@@ -36,11 +36,10 @@ def _moved(
     return outcome
 
 
-@test("6.1, 1 vCPU, Debian with systemd, database and web server, auto", 900)
-def whole_system_moves(logs: Path) -> None:
+@test("6.1, 1 vCPU, Debian with systemd, database and web server, auto", 400, plan=Plan(memory_mib=1024, guest="debian"))
+def whole_system_moves(logs: Path, plan: Plan) -> None:
     """Its services run on, and systemd finds nothing amiss."""
-    figures = _moved(logs, Plan(memory_mib=1024, guest="debian"), "auto", Kind("services")).figures
-    expect(figures["web_answers"] > 0, "the web server has answered nothing")
+    _moved(logs, plan, "auto", Kind("services"))
 
 
 @test("6.1, 1 vCPU, one NIC, stop-copy", 180, plan=Plan(kernel="6.1", vcpus=1))
@@ -169,21 +168,25 @@ class _BusyMemory:
         counters = {
             "compaction": "awk '/^pgmigrate_success/ {print $2}' /proc/vmstat",
             "khugepaged": "cat /sys/kernel/mm/transparent_hugepage/khugepaged/pages_collapsed",
-            "merging": "cat /sys/kernel/mm/ksm/full_scans",
+            "merging": "cat /sys/kernel/mm/ksm/pages_sharing",
         }
+        # what was merged is not: merging is to begin anew
+        machine.commands.run("echo 2 > /sys/kernel/mm/ksm/run && echo 1 > /sys/kernel/mm/ksm/run", 60)
         for what, counter in counters.items():
             machine.commands.run(
                 f"was=$({counter}) || exit 1; for i in $(seq {10 * patience_s}); do [ $({counter}) -gt $was ] && exit 0; sleep 0.1; done; "
                 f"echo {what} has done nothing; exit 1",
                 patience_s + 10,
             )
-        sharing = int(machine.commands.run("cat /sys/kernel/mm/ksm/pages_sharing"))
-        expect(sharing > 1000, f"only {sharing} pages are merged")
 
     def close(self) -> None:
         here = self._setup.machines[1]
         self._expect_rearranged(here, 20)
-        said = here.commands.run("kill -USR1 $(pidof twins); until [ -e /run/twins ]; do sleep 0.1; done; cat /run/twins", 60)
+        said = here.commands.run(
+            "kill -USR1 $(pidof twins) || { cat /run/twins.log; exit 1; }; "
+            "for i in $(seq 300); do [ -e /run/twins ] && break; sleep 0.1; done; cat /run/twins",
+            60,
+        )
         pages, wrong = map(int, said.split())
         expect(not wrong, f"{wrong} damages among {pages} merged or large pages")
         here.commands.run("kill $(cat /run/compact.pid)")

@@ -3,17 +3,20 @@
 a database (MariaDB) and a web server (Apache), its own kernel and initramfs; and our agent and module.
 """
 
+import fcntl
 import hashlib
 import random
+import re
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import image
 from .errors import LabError
-from .install import bookworm_sources
+from .install import ATTEMPTS, PAUSE_S, bookworm_sources
 from .kernels import Kernel
 from .paths import LAB, OUT, PROGRAMS
 
@@ -79,15 +82,25 @@ def _digest(*parts: str | bytes | Path) -> str:
 def _system(kernel: Kernel, folder: Path, tell: Callable[[str], None]) -> Path:
     """The installed system as an archive, without anything of ours; made when packages or kernel are others."""
     archive, stamp = folder / "system.tar", folder / "system.inputs"
-    packages = ",".join((*PACKAGES, f"linux-image-{kernel.release}"))
-    inputs = _digest(packages)
+    own_kernel = f"linux-image-{kernel.release}"
+    command = ["mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join((*PACKAGES, own_kernel))}"]
+    # it reads nothing else of this machine's apt
+    command += [f"--aptopt={line}" for line in _run("apt-config", "dump").splitlines() if re.match(r"Acquire::\S*proxy ", line, re.I)]
+    sources = [str(path) for path in bookworm_sources()]
+    # the image of this machine boots it, so its modules must be of the same build
+    inputs = _digest(*command, *sources, _run("dpkg-query", "-W", "-f", "${Version}", own_kernel))
     if archive.exists() and stamp.exists() and stamp.read_text() == inputs:
         return archive
     tell(f"installing a Debian system with {kernel.release} into an image")
-    folder.mkdir(parents=True, exist_ok=True)
     stamp.unlink(missing_ok=True)
-    sources = [str(path) for path in bookworm_sources()]
-    _run("mmdebstrap", "--mode=root", "--variant=minbase", f"--include={packages}", "bookworm", str(archive), *sources)
+    for attempt in range(ATTEMPTS):
+        try:
+            _run(*command, "bookworm", str(archive), *sources)
+            break
+        except LabError:
+            if attempt == ATTEMPTS - 1:
+                raise
+            time.sleep(PAUSE_S)
     stamp.write_text(inputs)
     return archive
 
@@ -106,8 +119,8 @@ def _settle(root: image.Root, kernel: Kernel, agent: Path, module: Path) -> None
     for name in UNITS:
         root.text(f"etc/systemd/system/{name}", (FILES / name).read_text())
     # Redis listens where the lab says; mounts and addresses are none of the image's
-    _run("systemctl", f"--root={inside}", "disable", "redis-server.service", "systemd-networkd-wait-online.service")
-    _run("systemctl", f"--root={inside}", "enable", "systemd-networkd.service", *UNITS)
+    _run("chroot", inside, "systemctl", "disable", "redis-server.service", "systemd-networkd-wait-online.service")
+    _run("chroot", inside, "systemctl", "enable", "systemd-networkd.service", *UNITS)
     root.text("etc/fstab", f"LABEL={LABEL} / ext4 errors=remount-ro 0 1\n")
     root.text("root/.ssh/authorized_keys", image.public_key(), 0o600)
     root.path("root/.ssh/x").parent.chmod(0o700)
@@ -121,12 +134,19 @@ def _settle(root: image.Root, kernel: Kernel, agent: Path, module: Path) -> None
 def build(kernel: Kernel, agent: Path, module: Path, tell: Callable[[str], None]) -> DebianImage:
     """Builds the image when something changed."""
     folder = OUT / "image" / kernel.release / "debian"
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # it takes minutes: somebody else may have begun
+        return _build(kernel, agent, module, folder, tell)
+
+
+def _build(kernel: Kernel, agent: Path, module: Path, folder: Path, tell: Callable[[str], None]) -> DebianImage:
     archive = _system(kernel, folder, tell)
     made, stamp = DebianImage(folder / "initrd", folder / "disk"), folder / "disk.inputs"
     programs = (PROGRAMS / name for name in image.GUEST_PROGRAMS)
     inputs = _digest(
-        (folder / "system.inputs").read_text(), image.public_key(), agent, module, Path(__file__), *programs,
-        *(path for path in sorted(FILES.iterdir())),
+        str(archive.stat().st_mtime_ns), image.public_key(), agent, module, Path(__file__), Path(image.__file__), *programs,
+        *sorted(FILES.iterdir()),
     )  # fmt: skip
     if made.initrd.exists() and stamp.exists() and stamp.read_text() == inputs:
         return made

@@ -5,7 +5,7 @@ outside that keeps its connection.
 
 import http.client
 import re
-import statistics
+import socket
 import threading
 import time
 from typing import Any
@@ -18,10 +18,8 @@ from .netns import Namespace
 TABLE_ROWS = 2000
 LOG = "/run/sysbench.log"
 SYSBENCH = f"sysbench oltp_read_write --mysql-socket=/run/mysqld/mysqld.sock --mysql-user=root --table-size={TABLE_ROWS}"
-LINE = re.compile(
-    r"^\[ (?P<at>\d+)s \] thds: \d+ tps: (?P<tps>[\d.]+) .* reconn/s: (?P<reconnections>[\d.]+)$",
-    re.MULTILINE,
-)
+RECONNECTIONS = re.compile(r"reconn/s: ([\d.]+)")
+USUAL_S = 3.0  # for so long the usual rate is watched
 HTTP_PORT = 80
 PACE_S = 0.005
 ANSWER_TIMEOUT_S = 30
@@ -55,13 +53,13 @@ class WebClient:
         except (OSError, http.client.HTTPException) as error:
             self.fault = f"the web client's connection: {error!r}"
 
-    def longest_gap_ms(self, since_ns: int) -> float:
-        moments = [moment for moment in self.answered_ns if moment > since_ns]
-        return max((after - before) / 1e6 for before, after in zip(moments, moments[1:]))
-
     def close(self) -> None:
         self._ending.set()
-        self._thread.join(ANSWER_TIMEOUT_S + 1)
+        try:
+            self._connection.sock.shutdown(socket.SHUT_RDWR)  # whoever waits for an answer waits no more
+        except (AttributeError, OSError):
+            pass  # it has ended already
+        self._thread.join(5)
         self._connection.close()
 
 
@@ -71,71 +69,82 @@ FIGURES = ("web_answers", "web_gap_ms", "transactions_per_s", "transactions_lost
 class Services:
     """The load on both; `start` returns when both are under way.
 
-    Of its FIGURES `transactions_per_s` is the usual rate before the move, and `transactions_lost` what from then on was
-    done less than at that rate.
+    FIGURES are of the time between `mark` and `settled`, by the clock outside: answers of the web server and the longest wait for one;
+    the database's commits a second in the three seconds before, and how many fewer there were than at that rate.
     """
 
     def __init__(self, namespace: Namespace, address: str):
         self._namespace, self._address = namespace, address
-        self._web: WebClient
-        self._marked_ns = 0
-        self._marked_s = 0  # of sysbench's own time
+        self._web: WebClient | None = None
+        self._marked: tuple[int, int] = (0, 0)
+        self._per_s = 0.0
+        self.figures: dict[str, Any] = {}
 
     def start(self, machine: Machine) -> None:
         run = machine.commands.run
         run(f"mariadb -e 'create database sbtest' && {SYSBENCH} prepare", 120)
         run(f"{SYSBENCH} --threads=2 --time=0 --report-interval=1 run > {LOG} 2>&1 &")
         self._web = WebClient(self._namespace, self._address)
-        self._wait_transactions(machine, 0)
+        self._wait_commits(machine)
 
     def close(self) -> None:
-        if hasattr(self, "_web"):
+        if self._web:
             self._web.close()
 
-    def _seconds(self, machine: Machine) -> list[dict[str, float]]:
-        """What sysbench has said, a line a second."""
-        said = machine.commands.run(f"cat {LOG}")
-        return [{name: float(value) for name, value in line.groupdict().items()} for line in LINE.finditer(said)]
+    @staticmethod
+    def _commits(machine: Machine) -> tuple[int, int]:
+        """(monotonic ns, transactions that the database has committed)."""
+        before = time.monotonic_ns()
+        said = machine.commands.run("mariadb -NBe \"show global status like 'Com_commit'\"")
+        return (before + time.monotonic_ns()) // 2, int(said.split()[1])
 
-    def _wait_transactions(self, machine: Machine, after_s: float) -> None:
+    def _wait_commits(self, machine: Machine) -> None:
+        first = self._commits(machine)[1]
         deadline = time.monotonic() + ANSWER_TIMEOUT_S
-        while not any(line["at"] > after_s + 1 and line["tps"] > 0 for line in self._seconds(machine)):
+        while self._commits(machine)[1] < first + 10:
             if time.monotonic() > deadline:
-                raise Timeout(f"the database has carried out nothing for {ANSWER_TIMEOUT_S} s")
+                said = machine.commands.attempt(f"tail -3 {LOG}")[1].strip()
+                raise Timeout(f"the database has committed next to nothing for {ANSWER_TIMEOUT_S} s; sysbench says: {said}")
             time.sleep(0.2)
 
     def mark(self, machine: Machine) -> None:
         """The guest is about to move."""
-        seconds = self._seconds(machine)
-        self._marked_s = int(seconds[-1]["at"])
-        self._marked_ns = time.monotonic_ns()
+        first_ns, first = self._commits(machine)
+        time.sleep(USUAL_S)
+        self._marked = self._commits(machine)
+        self._per_s = (self._marked[1] - first) / ((self._marked[0] - first_ns) / 1e9)
 
-    def check(self, machine: Machine) -> tuple[dict[str, Any], list[str]]:
-        """Figures of the move, and what was harmed."""
+    def settled(self, machine: Machine) -> None:
+        """The guest has moved; before anything disturbs it."""
+        assert self._web
+        moment_ns, commits = self._commits(machine)
+        marked_ns, before = self._marked
+        answers = [at for at in self._web.answered_ns if marked_ns < at <= moment_ns]
+        moments = [marked_ns, *answers, moment_ns]
+        self.figures = {
+            "web_answers": len(answers),
+            "web_gap_ms": max((after - earlier) / 1e6 for earlier, after in zip(moments, moments[1:])),
+            "transactions_per_s": self._per_s,
+            "transactions_lost": self._per_s * (moment_ns - marked_ns) / 1e9 - (commits - before),
+        }
+
+    def check(self, machine: Machine) -> list[str]:
+        """What was harmed."""
+        assert self._web
         run = machine.commands.run
         answered = len(self._web.answered_ns)
-        self._wait_transactions(machine, self._seconds(machine)[-1]["at"])
+        self._wait_commits(machine)
         reasons = [self._web.fault] if self._web.fault else []
         if len(self._web.answered_ns) == answered:
             reasons.append("the web server has answered nothing more")
-        seconds = self._seconds(machine)
-        for line in seconds:
-            if line["reconnections"]:
-                reasons.append(f"the database's client connected anew in second {line['at']:.0f}")
-        # it ends of itself on any error but those that transactions get in each other's way with
+        # any error ends it but those that transactions get in each other's way with
         run(f"kill $(pidof sysbench) && ! grep FATAL {LOG}")
+        if any(float(count) for count in RECONNECTIONS.findall(run(f"cat {LOG}"))):
+            reasons.append("the database's client had to connect anew")
         damaged = [line for line in run("mariadb-check sbtest", 60).splitlines() if not line.endswith("OK")]
         reasons += [f"the database: {line}" for line in damaged]
         state = machine.commands.attempt("systemctl is-system-running")[1].strip()
         if state != "running":
-            reasons.append(f"systemd says {state}: {machine.commands.run('systemctl --failed --no-legend --plain')}")
+            reasons.append(f"systemd says {state}: {run('systemctl --failed --no-legend --plain')}")
         run("logger -t lab it-has-moved; journalctl --sync; journalctl -q -t lab --grep it-has-moved")
-        # the first second is a warm-up
-        usual = statistics.median(line["tps"] for line in seconds[1:] if line["at"] <= self._marked_s)
-        return {
-            "web_answers": len(self._web.answered_ns),
-            "web_gap_ms": self._web.longest_gap_ms(self._marked_ns),
-            "transactions_per_s": usual,
-            "transactions_lost": sum(usual - line["tps"] for line in seconds if line["at"] > self._marked_s),
-        }, reasons
-
+        return reasons

@@ -218,10 +218,10 @@ class Setup:
     def landing_image(self) -> Path:
         """The target's initramfs, made by the guest itself and brought out over SSH.
 
-        It depends on the kernel and the kinds of devices alone, so it is made once a process for each of them.
+        It depends on the kernel, the kinds of devices and the guest's drivers alone, so it is made once a process for each.
         """
         plan = self.plan
-        key = (self.built.kernel.release, plan.nic_model, plan.disk)
+        key = (self.built.kernel.release, plan.nic_model, plan.disk, plan.guest)
         if key not in _landing_images:
             self.source.commands.run(f"selfmigrate landing-image -o {LANDING_IMAGE}", timeout_s=120)
             _landing_images[key] = fetch(self.namespace, FOLLOW, LANDING_IMAGE)

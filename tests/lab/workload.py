@@ -63,6 +63,8 @@ def services(machine: Machine) -> dict[int, str]:
     found = {}
     for stanza in said.strip().split("\n\n"):
         fields = dict(line.split("=", 1) for line in stanza.splitlines())
+        if fields["MainPID"] == "0":
+            raise LabError(f"{fields['Id']} does not run")
         found[int(fields["MainPID"])] = fields["Id"]
     return found
 
@@ -105,7 +107,6 @@ class Workload:
         self._living = services if setup.plan.guest == "debian" else processes
         self._processes: dict[int, str] = {}
         self._services = setup.own(Services(setup.namespace, FOLLOW)) if kind.name == "services" else None
-        self.served: dict[str, Any] = {}  # what its services came to
         self._pages = 0
         self.walk: dict[str, Any] = {}  # what a walk came to
 
@@ -195,6 +196,8 @@ class Workload:
 
     def check(self) -> None:
         """Same processes, same connection, same file; LabError or self.reasons say what is not."""
+        if self._services:
+            self._services.settled(self.machine)
         self.redis.wait_answers(20, 30)
         now = self._living(self.machine)
         for pid, name in self._processes.items():
@@ -207,8 +210,7 @@ class Workload:
             if cached != self._file_sum or run(f"md5sum < {FILE}", 60) != self._file_sum:
                 self.reasons.append(f"{FILE} on the shared disk has changed")
         if self._services:
-            self.served, harmed = self._services.check(self.machine)
-            self.reasons += harmed
+            self.reasons += self._services.check(self.machine)
         if self.kind.name == "walk":
             self.walk = self.machine.verdicts.wait(0, 60, program="walker", event="walked")
             if self.walk["wrong"]:
@@ -222,6 +224,11 @@ class Workload:
                 self.reasons.append(
                     f"{line['wrong']} of {line['pages']} pages of the working set are damaged"
                 )
+
+    @property
+    def served(self) -> dict[str, Any]:
+        """What its services came to, after `check`."""
+        return self._services.figures if self._services else {}
 
     def finish(self) -> dict[str, Any]:
         """Reads back every key and stops watching; figures of the client and the pinger."""
@@ -247,7 +254,7 @@ class Workload:
         if not self.setup.disk:
             return
         if self.setup.plan.guest == "debian":
-            self.machine.commands.run("systemctl poweroff --no-block")
+            self.machine.commands.run("(sleep 1; systemctl poweroff) >/dev/null 2>&1 &")
             self.machine.wait_status("shutdown", POWER_OFF_TIMEOUT_S)
         else:
             self.machine.commands.run(
