@@ -174,9 +174,9 @@ class _BusyMemory:
         machine.commands.run("echo 2 > /sys/kernel/mm/ksm/run && echo 1 > /sys/kernel/mm/ksm/run", 60)
         for what, counter in counters.items():
             machine.commands.run(
-                f"was=$({counter}) || exit 1; for i in $(seq {10 * patience_s}); do [ $({counter}) -gt $was ] && exit 0; sleep 0.1; done; "
-                f"echo {what} has done nothing; exit 1",
-                patience_s + 10,
+                f"was=$({counter}) || exit 1; until=$(($(date +%s) + {patience_s})); "
+                f"while [ $({counter}) -le $was ]; do [ $(date +%s) -gt $until ] && {{ echo {what} has done nothing; exit 1; }}; sleep 0.1; done",
+                patience_s + 30,
             )
 
     def close(self) -> None:
