@@ -299,50 +299,76 @@ static int send_page(unsigned long pfn, enum smig_class class)
 	return class == SMIG_CLASS_KERNEL ? copy_kernel_page(pfn) : 0;
 }
 
-/* Called by smig_arch_capture(): irqs off, one CPU, devices suspended.  0 or -ENOSPC. */
+/* A frame of the image.  0 or -ENOSPC. */
+static int take_page(unsigned long pfn, enum smig_class class)
+{
+	__set_bit(pfn, image_bitmap);
+	image_pages++;
+	return smig_pass_must_send(pfn, class, verifying) ? send_page(pfn, class) : 0;
+}
+
+/* Frames from @pfn up to @end, in order.  0 or -ENOSPC. */
+static int take_range(unsigned long pfn, unsigned long end)
+{
+	unsigned long run, valid_up_to = 0;
+
+	for (; pfn < end; pfn += run) {
+		struct page *page = pfn_to_page(pfn);
+		enum smig_class class;
+		int ret;
+
+		run = 1;
+		/* all frames of a subsection have a struct page, or none has */
+		if (pfn >= valid_up_to) {
+			unsigned long next = ALIGN(pfn + 1, PAGES_PER_SUBSECTION);
+
+			if (!pfn_valid(pfn)) {
+				run = min(next, end) - pfn;
+				class_pages[SMIG_CLASS_FREE] += run;
+				continue;
+			}
+			valid_up_to = next;
+		}
+		if (test_bit(pfn, own_bitmap)) {
+			class = SMIG_CLASS_OWN;
+		} else if (smig_owed_has(pfn)) {
+			/* in use, but the clone has it later */
+			class = SMIG_CLASS_ANON;
+		} else {
+			class = smig_ram_classify(page, true);
+			if (class == SMIG_CLASS_FREE) {
+				run = smig_ram_free_run(page, pfn, end);
+			} else {
+				if (test_bit(pfn, live_bitmap))
+					class = SMIG_CLASS_KERNEL;
+				ret = take_page(pfn, class);
+				if (ret)
+					return ret;
+			}
+		}
+		class_pages[class] += run;
+	}
+	return 0;
+}
+
+/*
+ * Called by smig_arch_capture(): irqs off, one CPU, devices suspended.  0 or -ENOSPC.
+ * It takes as long as much memory is in use, and the guest stands still.
+ */
 asmlinkage int smig_image_copy(void)
 {
 	unsigned int i;
-	int ret;
+	int ret = 0;
 
 	mark_live_processes();
 	smig_pass_find(verifying);
 	smig_freeze_times_mark(&times, SMIG_STEP_FIND);
-	for (i = 0; i < smig_ram.nr; i++) {
-		unsigned long pfn = smig_ram.range[i].start;
-		unsigned long end = pfn + smig_ram.range[i].count;
-
-		while (pfn < end) {
-			struct page *page = pfn_valid(pfn) ? pfn_to_page(pfn) : NULL;
-			enum smig_class class = SMIG_CLASS_FREE;
-			unsigned long run = 1;
-
-			if (page)
-				class = smig_ram_classify(page, true);
-			if (page && smig_owed_has(pfn)) {
-				/* in use, but the clone has it later */
-				class = SMIG_CLASS_ANON;
-			} else if (class == SMIG_CLASS_FREE) {
-				run = page ? smig_ram_free_run(page, pfn, end) : 1;
-			} else if (test_bit(pfn, own_bitmap)) {
-				class = SMIG_CLASS_OWN;
-			} else {
-				if (test_bit(pfn, live_bitmap))
-					class = SMIG_CLASS_KERNEL;
-				__set_bit(pfn, image_bitmap);
-				image_pages++;
-				if (smig_pass_must_send(pfn, class, verifying)) {
-					ret = send_page(pfn, class);
-					if (ret)
-						return ret;
-				}
-			}
-			class_pages[class] += run;
-			pfn += run;
-		}
-	}
-	moved_events = count_moved_events();
-	return 0;
+	for (i = 0; i < smig_ram.nr && !ret; i++)
+		ret = take_range(smig_ram.range[i].start,
+				 smig_ram.range[i].start + smig_ram.range[i].count);
+	if (!ret)
+		moved_events = count_moved_events();
+	return ret;
 }
 
 static void fill_header(struct smig_image_header *header)
@@ -428,6 +454,7 @@ int smig_image_capture(struct smig_capture *arg)
 		return ret;
 	smig_owed.may_be_hot = arg->hot_pages;
 	smig_owed.most = arg->max_owed_pages ?: U64_MAX;
+	smig_owed_keep_to_most();
 	verifying = arg->flags & SMIG_CAPTURE_VERIFY;
 	memset(class_pages, 0, sizeof(class_pages));
 	memset(send_by_class, 0, sizeof(send_by_class));

@@ -225,6 +225,21 @@ void smig_owed_resolve_all(const unsigned long *which)
 	}
 }
 
+/* No more than `most` are owed from now on.  Under smig.lock, LOCAL or NONE; the guest runs. */
+void smig_owed_keep_to_most(void)
+{
+	unsigned long pfn;
+
+	if (smig_owed_mode() != SMIG_OWED_LOCAL)
+		return;
+	for_each_set_bit(pfn, smig_owed.bitmap, smig_ram.top_pfn) {
+		if (smig_owed_left() <= smig_owed.most)
+			break;
+		smig_owed_resolve(pfn);
+		cond_resched();
+	}
+}
+
 /* The guest is about to run on here: what is touched resolves again. */
 void smig_owed_let_go(void)
 {

@@ -85,6 +85,7 @@ void smig_owed_set_mode(enum smig_owed_mode mode);
 int smig_owed_make_room(void);
 void smig_owed_mark_own(unsigned long *own);
 u64 smig_owed_left(void);
+void smig_owed_keep_to_most(void);
 bool smig_owed_entry(pte_t pte, unsigned long *pfn);
 bool smig_owed_add(struct page *page);
 bool smig_owed_claim(unsigned long pfn);

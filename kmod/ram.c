@@ -109,8 +109,11 @@ enum smig_class smig_ram_classify(struct page *page, bool frozen)
 	mapping = folio_mapping(folio);
 	if (!mapping || !mapping->host || !S_ISREG(mapping->host->i_mode))
 		return SMIG_CLASS_KERNEL;
-	/* secretmem: absent from the direct map, and so readable only now */
-	if (!smig_call(kernel_page_present)(page))
+	/*
+	 * secretmem: absent from the direct map, and so readable only now.  It is never
+	 * evicted; to look at page tables for every frame would take longer than all else.
+	 */
+	if (mapping_unevictable(mapping) && !smig_call(kernel_page_present)(page))
 		return SMIG_CLASS_KERNEL;
 	return SMIG_CLASS_CACHE;
 }

@@ -401,6 +401,12 @@ public:
     WorkingSet(const WorkingSet&) = delete;
     WorkingSet& operator=(const WorkingSet&) = delete;
 
+    // It touches nothing any more.
+    void rest() const {
+        kill(child_, SIGSTOP);
+        waitpid(child_, nullptr, WUNTRACED);
+    }
+
     size_t owed(const std::vector<smig_owed_page>& pages) const {
         return static_cast<size_t>(std::ranges::count_if(pages, [&](const smig_owed_page& page) {
             return page.address >= begin_ && page.address < end_;
@@ -459,6 +465,21 @@ TEST_CASE("the capture owes no more than it is told") {
         REQUIRE(device.plain(SMIG_IOC_THAW) == 0);
         CHECK(ticker.runs());
     }
+}
+
+TEST_CASE("more is marked than the capture may owe, and nobody touches it: the rest is sent") {
+    constexpr size_t kPages = 3000, kMost = 1000;
+    const WorkingSet resting(0x200000000000, kPages);
+    Device device;
+    begin_hybrid(device);
+    resting.rest();
+    REQUIRE(owe(device).owed_pages >= kPages - 10);
+    Judged judged;
+    REQUIRE(judged.take(device, SMIG_CAPTURE_OWE, 0, kMost) == 0);
+    CHECK(judged.answer.owed_pages <= kMost);
+    CHECK(list(device).size() == judged.answer.owed_pages);
+    CHECK(judged.answer.send_by_class[SMIG_CLASS_ANON] >= kPages - kMost);
+    REQUIRE(device.plain(SMIG_IOC_THAW) == 0);
 }
 
 TEST_CASE("what is owed at the capture is listed, readable, not in the image; nothing else is missed") {

@@ -4,6 +4,7 @@
 #include <linux/kexec.h>
 #include <sys/syscall.h>
 
+#include <atomic>
 #include <bit>
 #include <cstring>
 #include <string>
@@ -17,6 +18,46 @@ const char* const kSecondCpu = "/sys/devices/system/cpu/cpu1/online";
 bool has_second_cpu() {
     return access(kSecondCpu, F_OK) == 0;
 }
+
+// A child that holds pages which the kernel itself does not map (memfd_secret), of known contents.
+class SecretHolder {
+public:
+    static constexpr size_t kPages = 16;
+
+    SecretHolder() {
+        shared_ = static_cast<std::atomic<uint64_t>*>(
+            mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+        child_ = fork();
+        if (child_ == 0) hold();
+        while (*shared_ == 0 && waitpid(child_, nullptr, WNOHANG) == 0) usleep(1000);
+    }
+    ~SecretHolder() {
+        kill(child_, SIGKILL);
+        waitpid(child_, nullptr, 0);
+        munmap(shared_, 4096);
+    }
+    SecretHolder(const SecretHolder&) = delete;
+    SecretHolder& operator=(const SecretHolder&) = delete;
+
+    uint64_t pfn(size_t page) const { return pfn_of(child_, *shared_ + page * 4096); }
+    static uint64_t word(size_t page, size_t index) { return page << 32 ^ index ^ 0x5ec2e7; }
+
+private:
+    void hold() const {
+        const auto fd = static_cast<int>(syscall(SYS_memfd_secret, 0));
+        if (fd < 0 || ftruncate(fd, kPages * 4096) != 0) _exit(1);
+        void* memory = mmap(nullptr, kPages * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (memory == MAP_FAILED) _exit(1);
+        auto* words = static_cast<uint64_t*>(memory);
+        for (size_t page = 0; page < kPages; page++)
+            for (size_t index = 0; index < 512; index++) words[page * 512 + index] = word(page, index);
+        *shared_ = reinterpret_cast<uint64_t>(memory);
+        for (;;) pause();
+    }
+
+    std::atomic<uint64_t>* shared_;  // where its pages are
+    pid_t child_;
+};
 
 }  // namespace
 
@@ -235,6 +276,38 @@ TEST_CASE("a captured guest stands still, its image is whole, and a thaw lets it
     CHECK(device.plain(SMIG_IOC_THAW) == 0);
     CHECK(device.state() == SMIG_STATE_SOURCE);
     CHECK(ticker.runs());
+}
+
+TEST_CASE("memory that the kernel does not map is in the image as it is") {
+    const SecretHolder holder;
+    std::vector<uint64_t> pfns;
+    for (size_t page = 0; page < SecretHolder::kPages; page++) pfns.push_back(holder.pfn(page));
+    REQUIRE(pfns.front() != 0);
+    Device device;
+    REQUIRE(device.begin(SMIG_ROLE_SOURCE) == 0);
+    REQUIRE(prepare(device) == 0);
+    Captured captured;
+    REQUIRE(captured.take(device) == 0);
+
+    std::vector<uint64_t> words(pfns.size() * 512);
+    std::vector<uint8_t> status(pfns.size());
+    smig_read read{};
+    read.size = sizeof read;
+    read.pfns = reinterpret_cast<uint64_t>(pfns.data());
+    read.status = reinterpret_cast<uint64_t>(status.data());
+    read.data = reinterpret_cast<uint64_t>(words.data());
+    read.nr = static_cast<uint32_t>(pfns.size());
+    REQUIRE(device.call(SMIG_IOC_READ, read) == 0);
+    for (size_t page = 0; page < pfns.size(); page++) {
+        CAPTURE(page);
+        CHECK(captured.has(pfns[page]));
+        CHECK(status[page] == SMIG_PAGE_DATA);
+        size_t wrong = 0;
+        for (size_t index = 0; index < 512; index++)
+            wrong += words[page * 512 + index] != SecretHolder::word(page, index);
+        CHECK(wrong == 0);
+    }
+    CHECK(device.plain(SMIG_IOC_THAW) == 0);
 }
 
 TEST_CASE("closing a captured file undoes the stop") {
