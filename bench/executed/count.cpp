@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A plugin of QEMU's emulator: what the processors of one VM have executed, and what of it had to be translated
-// first, a thousand times a second.
+// A plugin of QEMU's emulator: what the processors of one VM have executed, and what of it had to be
+// translated first, a thousand times a second.
 //
 //   -plugin count.so,out=FILE     makes FILE.PID of records of three 64-bit words: CLOCK_MONOTONIC (ns),
 //                                 instructions executed, instructions translated, both since the start
@@ -29,9 +29,10 @@ struct qemu_plugin_u64 {
 };
 
 std::size_t qemu_plugin_tb_n_insns(const qemu_plugin_tb* block);
-void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id, void (*done)(qemu_plugin_id_t, qemu_plugin_tb*));
-void qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(qemu_plugin_tb* block, int operation, qemu_plugin_u64 entry,
-                                                       std::uint64_t operand);
+void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id,
+                                           void (*done)(qemu_plugin_id_t, qemu_plugin_tb*));
+void qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(qemu_plugin_tb* block, int operation,
+                                                       qemu_plugin_u64 entry, std::uint64_t operand);
 qemu_plugin_scoreboard* qemu_plugin_scoreboard_new(std::size_t bytes);
 std::uint64_t qemu_plugin_u64_sum(qemu_plugin_u64 entry);
 
@@ -65,8 +66,9 @@ void record(int fd) {
 
 }  // namespace
 
-extern "C" __attribute__((visibility("default"))) int qemu_plugin_install(qemu_plugin_id_t id, const void* /*info*/,
-                                                                          int count, char** arguments) {
+extern "C" __attribute__((visibility("default"))) int qemu_plugin_install(qemu_plugin_id_t id,
+                                                                          const void* /*info*/, int count,
+                                                                          char** arguments) {
     if (count != 1 || std::strncmp(arguments[0], "out=", 4) != 0) {
         std::fprintf(stderr, "count.so: needs out=FILE\n");
         return 1;

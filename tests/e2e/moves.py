@@ -56,12 +56,18 @@ def stopped_guest_moves(logs: Path, plan: Plan) -> None:
 
 @test("6.1, 1 vCPU, one NIC, precopy", 180, plan=Plan(kernel="6.1", vcpus=1))
 @test("6.1, 2 vCPUs, two NICs, precopy", 180, plan=Plan(kernel="6.1", vcpus=2, nics=2))
+@test("6.12, 2 vCPUs, HPET, precopy", 180, plan=Plan(kernel="6.12", vcpus=2, append=("clocksource=hpet",)))
 @test("6.12, 1 vCPU, 200 Mbit/s, precopy", 180, plan=Plan(kernel="6.12", vcpus=1, link="200mbit"))
 @test("6.12, 2 vCPUs, one NIC, NVMe disk, precopy", 180, plan=Plan(kernel="6.12", vcpus=2, disk="nvme"))
 @test("6.1, 4 vCPUs, no disk, writer, precopy", 180, plan=Plan(kernel="6.1", vcpus=4, disk=None), kind="writer")
 def running_guest_moves(logs: Path, plan: Plan, kind: str = "redis") -> None:
     """All that the demo asks for; whatever changed unnoticed fails it."""
-    outcome = _moved(logs, plan, "precopy", Kind(kind), "--verify")
+
+    def expect_clock(setup: Setup) -> None:
+        now = setup.machines[0].commands.run("cat /sys/devices/system/clocksource/clocksource0/current_clocksource").strip()
+        expect(now == ("hpet" if plan.append else "tsc"), f"the guest's clock is {now}")
+
+    outcome = _moved(logs, plan, "precopy", Kind(kind), "--verify", beside=expect_clock)
     figures = outcome.figures
     expect(figures["passes"] >= 1, "there was no pass")
     expect(figures["verified_pages"] > figures["pages_in_use"] / 2, "the stop verified next to nothing")

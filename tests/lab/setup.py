@@ -43,6 +43,7 @@ class Plan:
     disk: str | None = "virtio-blk"  # model of the shared disk
     disk_mib: int = 256  # `debian` brings its own
     guest: str = "small"  # one of GUESTS
+    append: tuple[str, ...] = ()  # more of the guest's kernel command line
     extra: tuple[str, ...] = ()  # more of the emulator's command line, of every machine
 
 
@@ -159,6 +160,7 @@ class Setup:
             f"lab.name={name}",
             f"lab.follow={FOLLOW}",
             f"lab.nic={','.join([nics[0].mac, *service, f'{FOLLOW}/{PREFIX}'])}",
+            *self.plan.append,
             *append,
         ]
         if self.plan.nics == 2:
