@@ -313,8 +313,8 @@ static int take_range(unsigned long pfn, unsigned long end)
 	unsigned long run, valid_up_to = 0;
 
 	for (; pfn < end; pfn += run) {
-		struct page *page = pfn_to_page(pfn);
 		enum smig_class class;
+		struct page *page;
 		int ret;
 
 		run = 1;
@@ -329,6 +329,7 @@ static int take_range(unsigned long pfn, unsigned long end)
 			}
 			valid_up_to = next;
 		}
+		page = pfn_to_page(pfn);
 		if (test_bit(pfn, own_bitmap)) {
 			class = SMIG_CLASS_OWN;
 		} else if (smig_owed_has(pfn)) {
@@ -449,12 +450,13 @@ int smig_image_capture(struct smig_capture *arg)
 		if (ret)
 			return ret;
 	}
+	smig_owed.may_be_hot = arg->hot_pages;
+	smig_owed.most = arg->max_owed_pages ?: U64_MAX;
+	/* it may take long; as long as that a guest that runs out of memory still gets it back */
+	smig_owed_keep_to_most();
 	ret = smig_hold_keep();
 	if (ret)
 		return ret;
-	smig_owed.may_be_hot = arg->hot_pages;
-	smig_owed.most = arg->max_owed_pages ?: U64_MAX;
-	smig_owed_keep_to_most();
 	verifying = arg->flags & SMIG_CAPTURE_VERIFY;
 	memset(class_pages, 0, sizeof(class_pages));
 	memset(send_by_class, 0, sizeof(send_by_class));

@@ -60,6 +60,12 @@ static bool leaf_maps_lacking(pmd_t pmd, unsigned long *pfn)
 	       ((pmd_val(pmd) & SMIG_WRITTEN_BITS) || lacking(*pfn, PTRS_PER_PMD));
 }
 
+/* Whether no more may be owed: then the walk only sees what is. */
+static bool full(const struct marking *m)
+{
+	return smig_owed_left() + m->nr >= smig_owed.most;
+}
+
 /* Under the table's lock: takes down the frame, if it is to be marked. */
 static bool consider(struct vm_area_struct *vma, unsigned long address, pte_t *pte, void *arg)
 {
@@ -73,7 +79,7 @@ static bool consider(struct vm_area_struct *vma, unsigned long address, pte_t *p
 	if (!maps_lacking(value, &pfn))
 		return false;
 	page = pfn_to_page(pfn);
-	if (test_bit(pfn, smig_owed.excluded) || smig_walk_is_special(vma) ||
+	if (full(m) || test_bit(pfn, smig_owed.excluded) || smig_walk_is_special(vma) ||
 	    (PageCompound(page) && page_to_pfn(compound_head(page)) == m->unsplit)) {
 		m->skipped++;
 		return false;
@@ -98,7 +104,8 @@ static bool consider_large(struct vm_area_struct *vma, unsigned long address, pm
 
 	if (!leaf_maps_lacking(pmd, &pfn))
 		return false;
-	if (test_bit(pfn, smig_owed.excluded) || smig_walk_is_special(vma) || pfn == m->unsplit) {
+	if (full(m) || test_bit(pfn, smig_owed.excluded) || smig_walk_is_special(vma) ||
+	    pfn == m->unsplit) {
 		m->skipped += PTRS_PER_PMD;
 		return false;
 	}
@@ -320,6 +327,7 @@ static int mark_processes(bool frozen, u64 *hot, u64 *skipped)
 int smig_owed_mark(struct smig_owe *arg)
 {
 	u64 begun = ktime_get_ns(), none = 0;
+	bool first = smig_owed_mode() == SMIG_OWED_NONE;
 	int ret;
 
 	if (!smig_pass_following())
@@ -327,7 +335,7 @@ int smig_owed_mark(struct smig_owe *arg)
 	ret = smig_hold_check() ?: smig_owed_make_room();
 	if (ret)
 		return ret;
-	if (smig_owed_mode() == SMIG_OWED_NONE) {
+	if (first) {
 		smig_owed_set_mode(SMIG_OWED_LOCAL);
 		smig_fault_watch();
 	}
@@ -339,6 +347,9 @@ int smig_owed_mark(struct smig_owe *arg)
 	 */
 	synchronize_rcu();
 	smig_fault_find_waiters();
+	/* the caller, who hears of an error, reckons with no owed page */
+	if (ret && first)
+		smig_owed_unmark_all();
 	arg->owed_pages = smig_owed_left();
 	arg->mark_us = (ktime_get_ns() - begun) / NSEC_PER_USEC;
 	return ret;

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "tests/kmod/device.hpp"
+#include "tests/kmod/passes.hpp"
 
 namespace {
 
@@ -29,7 +30,10 @@ public:
             mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
         child_ = fork();
         if (child_ == 0) hold();
-        while (*shared_ == 0 && waitpid(child_, nullptr, WNOHANG) == 0) usleep(1000);
+        while (*shared_ == 0) {
+            REQUIRE(waitpid(child_, nullptr, WNOHANG) == 0);
+            usleep(1000);
+        }
     }
     ~SecretHolder() {
         kill(child_, SIGKILL);
@@ -286,6 +290,13 @@ TEST_CASE("memory that the kernel does not map is in the image as it is") {
     Device device;
     REQUIRE(device.begin(SMIG_ROLE_SOURCE) == 0);
     REQUIRE(prepare(device) == 0);
+    SUBCASE("without a pass") {}
+    SUBCASE("after a pass, which leaves it for the stop") {
+        REQUIRE(track(device) == 0);
+        Pass pass;
+        REQUIRE(pass.take(device) == 0);
+        CHECK(pass.later >= SecretHolder::kPages);
+    }
     Captured captured;
     REQUIRE(captured.take(device) == 0);
 

@@ -88,7 +88,7 @@ def _system(kernel: Kernel, folder: Path, tell: Callable[[str], None]) -> Path:
     command += [f"--aptopt={line}" for line in _run("apt-config", "dump").splitlines() if re.match(r"Acquire::\S*proxy ", line, re.I)]
     sources = [str(path) for path in bookworm_sources()]
     # the image of this machine boots it, so its modules must be of the same build
-    inputs = _digest(*command, *sources, _run("dpkg-query", "-W", "-f", "${Version}", own_kernel))
+    inputs = _digest(*command, *map(Path, sources), _run("dpkg-query", "-W", "-f", "${Version}", own_kernel))
     if archive.exists() and stamp.exists() and stamp.read_text() == inputs:
         return archive
     tell(f"installing a Debian system with {kernel.release} into an image")
@@ -148,7 +148,7 @@ def _build(kernel: Kernel, agent: Path, module: Path, folder: Path, tell: Callab
         str(archive.stat().st_mtime_ns), image.public_key(), agent, module, Path(__file__), Path(image.__file__), *programs,
         *sorted(FILES.iterdir()),
     )  # fmt: skip
-    if made.initrd.exists() and stamp.exists() and stamp.read_text() == inputs:
+    if made.initrd.exists() and made.disk.exists() and stamp.exists() and stamp.read_text() == inputs:
         return made
     tell("putting agent and module into it")
     stamp.unlink(missing_ok=True)

@@ -168,9 +168,11 @@ class Machine:
     def _kernel_arguments(self, boot: Boot) -> list[str]:
         arguments = list(CONSOLE)
         if self.shape.accel.startswith("tcg"):
-            # All its processors read one time stamp counter, which a kernel with several believes only if told so.
-            # It would take the HPET, each look at which leaves the emulated processor and waits for the others'.
-            arguments += [f"tsc_early_khz={tsc.khz()}", "tsc=reliable"]
+            arguments.append(f"tsc_early_khz={tsc.khz()}")
+            if self.shape.vcpus > 1:
+                # All its processors read one time stamp counter, which the kernel believes only if told so.  It would take
+                # the HPET, each look at which leaves the emulated processor and waits for the others'.
+                arguments.append("tsc=reliable")
         if boot.reboots:
             arguments.append("panic=1")
         return arguments + boot.append
