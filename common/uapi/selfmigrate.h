@@ -325,7 +325,7 @@ struct smig_capture {
 	 * Counted by process: what it shares with one that is not left alone is owed.
 	 */
 	__u64 hot_pages;		/* in: at most so many; out: such pages */
-	/* in: no more is owed at the capture, marked before or in the stop; 0: no bound.  The rest goes in the stop. */
+	/* in: no more is owed, marked before or in the stop; 0: no bound.  The rest is sent. */
 	__u64 max_owed_pages;
 };
 
