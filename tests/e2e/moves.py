@@ -185,17 +185,18 @@ class _BusyMemory:
     @staticmethod
     def _expect_rearranged(machine: Machine) -> None:
         """All three do their work, now."""
-        counters = {
-            "compaction": "awk '/^pgmigrate_success/ {print $2}' /proc/vmstat",
-            "khugepaged": "cat /sys/kernel/mm/transparent_hugepage/khugepaged/pages_collapsed",
-            "merging": "cat /sys/kernel/mm/ksm/pages_sharing",
-        }
-        # what was merged is not: merging is to begin anew
+        # what is merged is not any more, and merging begins anew
         machine.commands.run("echo 2 > /sys/kernel/mm/ksm/run && echo 1 > /sys/kernel/mm/ksm/run", 60)
-        for what, counter in counters.items():
+        counters = {  # what counts, and what it is to exceed
+            "compaction": ("awk '/^pgmigrate_success/ {print $2}' /proc/vmstat", "$was"),
+            "khugepaged": ("cat /sys/kernel/mm/transparent_hugepage/khugepaged/pages_collapsed", "$was"),
+            "merging": ("cat /sys/kernel/mm/ksm/pages_sharing", "500"),
+        }
+        for what, (counter, least) in counters.items():
             machine.commands.run(
                 f"was=$({counter}) || exit 1; until=$(($(date +%s) + {PATIENCE_S})); "
-                f"while [ $({counter}) -le $was ]; do [ $(date +%s) -gt $until ] && {{ echo {what} has done nothing; grep thp_collapse /proc/vmstat; grep MemFree /proc/meminfo; exit 1; }}; sleep 0.1; done",
+                f"while [ $({counter}) -le {least} ]; do [ $(date +%s) -gt $until ] && "
+                f"{{ echo {what} has done next to nothing; grep thp_collapse /proc/vmstat; grep MemFree /proc/meminfo; exit 1; }}; sleep 0.1; done",
                 PATIENCE_S + 30,
             )
 
