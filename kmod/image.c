@@ -658,6 +658,7 @@ int smig_image_read_live(const u64 *pfns, u8 *status, u32 nr, void __user *data,
 
 	if (ret)
 		return ret;
+	smig_pass_renew(pfns, nr);
 	for (i = 0; i < nr; i++) {
 		void *to = buffer + (size_t)(data ? 0 : out) * PAGE_SIZE;
 

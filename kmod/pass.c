@@ -7,9 +7,13 @@
  * were read once and the hash of what was read is known.
  *
  * Invariant, with tracking on: a frame in use that is neither wanted nor marked
- * nor written according to a page table holds what was read of it.  A pass takes
- * marks first, then page tables, then flushes TLBs; only then is anything read.
- * So a write falls before the reading, or it is noted for the next pass.
+ * nor written according to a page table holds what was read of it.
+ *
+ * A pass reads stretch by stretch.  Before each it takes marks first, then clears
+ * page tables, then flushes TLBs; only then is anything read.  So a write falls
+ * before the reading, or it is noted for the next pass.  That much would be true
+ * with one stretch; with short ones little time lies between the clearing and the
+ * reading, and what was written until then is not read once more for it.
  */
 #include <linux/kernel.h>
 #include <linux/mm.h>
@@ -28,6 +32,10 @@
 
 #define MAX_SHOWN 16
 
+#define LEAST_STRETCH (4 * SMIG_MAX_BATCH)	/* pages */
+#define LONG_STRETCH 64		/* is told by times of what its preparation took; then the next is shorter */
+#define SHORT_STRETCH 16	/* then longer */
+
 bool smig_following;		/* hooks note what changes */
 
 static unsigned long *marks;	/* by hooks, at any time */
@@ -42,6 +50,12 @@ static unsigned long *tables;	/* frames of page tables; only to verify */
 static u64 passes;
 static bool hashing;		/* what has changed is told by hashes alone */
 static bool found;		/* this capture knows what has changed */
+
+static struct {
+	struct smig_stretch frames;
+	unsigned long pages;	/* chosen ones that the next is to have */
+	u64 begun_ns, prepared_ns;
+} stretch;
 
 static struct {
 	u64 same, missed, verified;
@@ -142,6 +156,8 @@ int smig_pass_start(struct smig_track *arg)
 		goto failed;
 	arg->split_us = (ktime_get_ns() - begun) / NSEC_PER_USEC;
 	passes = 0;
+	stretch.frames.chosen = chosen;
+	stretch.pages = LEAST_STRETCH;
 	WRITE_ONCE(smig_following, true);
 	return 0;
 
@@ -271,7 +287,7 @@ static void choose(const unsigned long *own, struct smig_pass *arg)
 /* Process context, under smig.lock. */
 int smig_pass_begin(struct smig_pass *arg, const unsigned long *own)
 {
-	u64 begun, protected_at, harvested_at;
+	u64 begun, looked_at, harvested_at;
 	u64 need = BITS_TO_LONGS(smig_ram.top_pfn) * sizeof(long);
 	int ret;
 
@@ -284,19 +300,18 @@ int smig_pass_begin(struct smig_pass *arg, const unsigned long *own)
 	arg->in_use_pages = 0;
 	begun = ktime_get_ns();
 	take_marks();
-	ret = hashing ? 0 : smig_tracker_protect(wanted, &arg->user_ptes);
+	ret = hashing ? 0 : smig_tracker_look(wanted, NULL, &arg->user_ptes);
 	if (ret)
 		return ret;
-	protected_at = ktime_get_ns();
-	if (!hashing) {
-		smig_kdirty_find(wanted, NULL, true);
-		smig_call(flush_tlb_all)();
-	}
+	looked_at = ktime_get_ns();
+	if (!hashing)
+		smig_kdirty_find(wanted, NULL, false);
 	harvested_at = ktime_get_ns();
 	choose(own, arg);
+	stretch.frames.end = 0;
 	arg->number = ++passes;
-	arg->user_us = (protected_at - begun) / NSEC_PER_USEC;
-	arg->kernel_us = (harvested_at - protected_at) / NSEC_PER_USEC;
+	arg->user_us = (looked_at - begun) / NSEC_PER_USEC;
+	arg->kernel_us = (harvested_at - looked_at) / NSEC_PER_USEC;
 	return copy_to_user(u64_to_user_ptr(arg->bitmap), chosen, need) ? -EFAULT : 0;
 }
 
@@ -370,6 +385,46 @@ static u64 hash_page(const void *page)
 static u64 masked_hash(const void *page)
 {
 	return hash_words(page, ~(u64)(_PAGE_ACCESSED | _PAGE_DIRTY));
+}
+
+/* As many pages as take a multiple of the time that their preparation takes. */
+static void adapt_stretch(u64 now_ns)
+{
+	u64 took_ns = now_ns - stretch.begun_ns;
+
+	if (took_ns < SHORT_STRETCH * stretch.prepared_ns)
+		stretch.pages = min_t(u64, 2 * stretch.pages, smig_ram.top_pfn);
+	else if (took_ns > LONG_STRETCH * stretch.prepared_ns)
+		stretch.pages = max_t(u64, stretch.pages / 2, LEAST_STRETCH);
+}
+
+/*
+ * Before these frames are read.  If one of them lies beyond the stretch, another
+ * begins with the first of them: what they hold is read anew, whatever has been
+ * written since the pass began.  Where that cannot be had their pages count as
+ * written, and are read again.
+ */
+void smig_pass_renew(const u64 *pfns, u32 nr)
+{
+	unsigned long pfn = pfns[0], end = pfns[nr - 1] + 1, left;
+	u64 begun_ns, entries;
+
+	if (hashing || (pfn >= stretch.frames.start && end <= stretch.frames.end))
+		return;
+	begun_ns = ktime_get_ns();
+	if (stretch.frames.end)
+		adapt_stretch(begun_ns);
+	stretch.frames.start = pfn;
+	for (left = stretch.pages; left && pfn < smig_ram.top_pfn; left--)
+		pfn = find_next_bit(chosen, smig_ram.top_pfn, pfn) + 1;
+	stretch.frames.end = min_t(u64, max(pfn, end), smig_ram.top_pfn);
+	take_marks();
+	if (smig_tracker_look(wanted, &stretch.frames, &entries))
+		stretch.frames.end = 0;
+	smig_kdirty_find(wanted, NULL, true);
+	smig_call(flush_tlb_all)();
+	stretch.begun_ns = begun_ns;
+	stretch.prepared_ns = ktime_get_ns() - begun_ns;
 }
 
 /* One frame of the running guest into @to, a whole page; the answer is a page status. */

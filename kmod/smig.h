@@ -142,6 +142,7 @@ u64 smig_pass_unsent_kernel(const unsigned long *own);
 void smig_pass_stop(void);
 bool smig_pass_can_verify(void);
 int smig_pass_begin(struct smig_pass *arg, const unsigned long *own);
+void smig_pass_renew(const u64 *pfns, u32 nr);
 u8 smig_pass_read(unsigned long pfn, void *to);
 bool smig_pass_lacks(unsigned long pfn);
 void smig_pass_mark(unsigned long pfn, unsigned long nr);
@@ -153,6 +154,11 @@ bool smig_pass_must_send(unsigned long pfn, enum smig_class class, bool verify);
 void smig_pass_report(struct smig_capture *arg);
 
 /* tracker.c: what processes write */
+struct smig_stretch {		/* frames that a pass reads next: [start, end), if chosen */
+	const unsigned long *chosen;
+	unsigned long start, end;
+};
+
 struct smig_user_scan {
 	unsigned long *bitmap;
 	unsigned long *tables;
@@ -160,7 +166,7 @@ struct smig_user_scan {
 
 int smig_tracker_init(void);
 void smig_tracker_exit(void);
-int smig_tracker_protect(unsigned long *bitmap, u64 *entries);
+int smig_tracker_look(unsigned long *bitmap, const struct smig_stretch *stretch, u64 *entries);
 void smig_tracker_scan(struct smig_user_scan *scan);
 
 /* kdirty.c: what the kernel writes */

@@ -2,12 +2,13 @@
 /*
  * tracker.c - which frames processes have written: read-only, then a write fault.
  *
- * A pass takes the right to write from every page table entry and notes those
- * that had it, or were dirty.  From then on a write faults, and the fault hook
- * notes the frame before the entry can become writable.  Whatever becomes
- * writable in another way (a fresh page, swap-in, a shared file mapping, a child
- * that was forked meanwhile) is met writable at the next pass or at the stop, and
- * so counts as changed.
+ * A pass begins with a look at all page table entries: what is writable or dirty
+ * counts as changed.  Shortly before a page is read, its entries lose the right to
+ * write: what was written until then is read, so it is no news any more.  From then
+ * on a write faults, and the fault hook notes the frame before the entry can become
+ * writable.  Whatever becomes writable in another way (a fresh page, swap-in, a
+ * shared file mapping, a child that was forked meanwhile) is met writable at the
+ * next pass or at the stop, and so counts as changed.
  *
  * Writes through the kernel's own mappings are kdirty.c's.  The other hooks
  * here cover what neither sees:
@@ -289,27 +290,44 @@ int smig_tracker_init(void)
 
 struct pass {
 	unsigned long *bitmap;
-	u64 entries;		/* protected */
+	const struct smig_stretch *stretch;	/* NULL: only look */
+	u64 entries;		/* writable or dirty; of the stretch, if there is one */
 };
 
-/* Under the lock of the entry's table. */
-static bool protect(pte_t *pte, struct pass *pass)
+static bool is_chosen(const struct smig_stretch *stretch, unsigned long pfn)
+{
+	return pfn >= stretch->start && pfn < stretch->end && test_bit(pfn, stretch->chosen);
+}
+
+/* Whether any of the @nr frames from @pfn on is. */
+static bool any_chosen(const struct smig_stretch *stretch, unsigned long pfn, unsigned long nr)
+{
+	unsigned long start = max(pfn, stretch->start), end = min(pfn + nr, stretch->end);
+
+	return start < end && find_next_bit(stretch->chosen, end, start) < end;
+}
+
+/* Under the lock of the entry's table.  Whether it has lost the right. */
+static bool look_at(pte_t *pte, struct pass *pass)
 {
 	u64 old = pte_val(READ_ONCE(*pte)), new;
+	unsigned long pfn = pte_pfn(__pte(old));
 	struct page *page;
 
 	if (!pte_present(__pte(old)) || !(old & SMIG_WRITTEN_BITS) || pte_special(__pte(old)))
 		return false;
-	if (!pfn_valid(pte_pfn(__pte(old))))
+	if (!pfn_valid(pfn) || (pass->stretch && !is_chosen(pass->stretch, pfn)))
+		return false;
+	smig_bitmap_set(pass->bitmap, pfn, 1);
+	pass->entries++;
+	if (!pass->stretch)
 		return false;
 	do {
 		new = old & ~(u64)SMIG_WRITTEN_BITS;
 	} while (!try_cmpxchg((u64 *)pte, &old, new));
-	smig_bitmap_set(pass->bitmap, pte_pfn(__pte(old)), 1);
-	pass->entries++;
 	/* reclaim and writeback go by the bit that was just cleared */
 	if (old & SMIG_DIRTY_BITS) {
-		page = pfn_to_page(pte_pfn(__pte(old)));
+		page = pfn_to_page(pfn);
 		if (PageAnon(page))
 			SetPageDirty(compound_head(page));
 		else
@@ -322,7 +340,7 @@ static bool protect(pte_t *pte, struct pass *pass)
  * No CPU may write through a stale translation once the lock is open: others
  * (fork, writeback) rely on what the entries then say.
  */
-static void protect_table(struct vm_area_struct *vma, pmd_t *middle, unsigned long start,
+static void look_at_table(struct vm_area_struct *vma, pmd_t *middle, unsigned long start,
 			  unsigned long end, struct pass *pass)
 {
 	struct mm_struct *mm = vma->vm_mm;
@@ -341,7 +359,7 @@ static void protect_table(struct vm_area_struct *vma, pmd_t *middle, unsigned lo
 	if (pmd_val(READ_ONCE(*middle)) == pmd_val(pmd)) {
 		pte = pte_offset_kernel(&pmd, start);
 		for (address = start; address < end; address += PAGE_SIZE, pte++)
-			changed |= protect(pte, pass);
+			changed |= look_at(pte, pass);
 		if (changed)
 			smig_call(flush_tlb_mm_range)(mm, start, end, PAGE_SHIFT, false);
 	}
@@ -371,50 +389,60 @@ static void note_special(struct vm_area_struct *vma, pmd_t *middle, unsigned lon
 	rcu_read_unlock();
 }
 
-/* What a large entry says of writes does not always pass on to the small ones. */
-static void split_large(struct vm_area_struct *vma, pmd_t *middle, unsigned long address,
-			struct pass *pass)
+/*
+ * A large entry loses the right by being split up.  What it says of writes does not
+ * always pass on to the small ones.
+ */
+static void look_at_large(struct vm_area_struct *vma, pmd_t *middle, unsigned long address,
+			  struct pass *pass)
 {
 	pmd_t pmd = READ_ONCE(*middle);
 
-	if (!pmd_trans_huge(pmd) || !(pmd_val(pmd) & SMIG_WRITTEN_BITS))
+	if (!pmd_trans_huge(pmd) || !(pmd_val(pmd) & SMIG_WRITTEN_BITS) ||
+	    (pass->stretch && !any_chosen(pass->stretch, pmd_pfn(pmd), PTRS_PER_PMD)))
 		return;
 	smig_bitmap_set(pass->bitmap, pmd_pfn(pmd), PTRS_PER_PMD);
+	if (!pass->stretch)
+		return;
 	smig_call(__split_huge_pmd)(vma, middle, address & PMD_MASK, false, NULL);
 }
 
 /* Under the mm's mmap lock. */
-static void protect_area(struct vm_area_struct *vma, struct pass *pass)
+static void look_at_area(struct vm_area_struct *vma, struct pass *pass)
 {
+	bool special = smig_walk_is_special(vma);
 	unsigned long address, end;
 
+	if (special && pass->stretch)
+		return;
 	for (address = vma->vm_start; address < vma->vm_end; address = end) {
 		pmd_t *middle;
 
 		end = smig_walk_step(vma, address, &middle);
 		if (!middle)
 			continue;
-		if (!smig_walk_is_special(vma))
-			split_large(vma, middle, address, pass);
-		if (smig_walk_is_special(vma))
+		if (special) {
 			note_special(vma, middle, address, end);
-		else
-			protect_table(vma, middle, address, end, pass);
+		} else {
+			look_at_large(vma, middle, address, pass);
+			look_at_table(vma, middle, address, end, pass);
+		}
 		cond_resched();
 	}
 }
 
-static int protect_mm(struct mm_struct *mm, struct pass *pass)
+static int look_at_mm(struct mm_struct *mm, struct pass *pass)
 {
 	VMA_ITERATOR(iterator, mm, 0);
 	struct vm_area_struct *vma;
+	int ret = smig_walk_lock(mm, pass->stretch);
 
-	if (mmap_read_lock_killable(mm))
-		return -EINTR;
+	if (ret)
+		return ret;
 	WRITE_ONCE(walker, current);
 	for_each_vma(iterator, vma)
 		if (!(vma->vm_flags & VM_HUGETLB))
-			protect_area(vma, pass);
+			look_at_area(vma, pass);
 	WRITE_ONCE(walker, NULL);
 	mmap_read_unlock(mm);
 	return 0;
@@ -422,19 +450,24 @@ static int protect_mm(struct mm_struct *mm, struct pass *pass)
 
 /*
  * Process context, under smig.lock; marks that were there before have been
- * taken.  Adds to @bitmap what was written.  @entries: how many were protected.
+ * taken.  Adds to @bitmap what was written.  @stretch: only of these frames, which
+ * lose the right to be written, and of processes whose address space nobody has
+ * locked.  @entries: how many were found.
  */
-int smig_tracker_protect(unsigned long *bitmap, u64 *entries)
+int smig_tracker_look(unsigned long *bitmap, const struct smig_stretch *stretch, u64 *entries)
 {
-	struct pass pass = { .bitmap = bitmap };
+	struct pass pass = { .bitmap = bitmap, .stretch = stretch };
 	struct mm_struct **mms;
 	long i, nr = smig_walk_hold_mms(&mms, NULL);
 	int ret = 0;
 
 	if (nr < 0)
 		return nr;
-	for (i = 0; i < nr && !ret; i++)
-		ret = protect_mm(mms[i], &pass);
+	for (i = 0; i < nr && !ret; i++) {
+		ret = look_at_mm(mms[i], &pass);
+		if (ret == -EAGAIN)
+			ret = 0;
+	}
 	/* may be the last references, and then their pages' dirtying is news */
 	smig_walk_drop_mms(mms, nr, false);
 	*entries = pass.entries;

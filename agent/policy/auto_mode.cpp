@@ -23,7 +23,7 @@ double mib(std::uint64_t pages) {
 }  // namespace
 
 AutoDecision AutoPolicy::before_pass(const AutoSeen& seen) const {
-    const double seconds = static_cast<double>(seen.since_previous_ns) / 1e9;
+    const double seconds = static_cast<double>(seen.exposed_ns) / 1e9;
     const double send_ms = static_cast<double>(seen.pages) * seen.page_ns / 1e6;
     const double limit_ms = static_cast<double>(limits_.downtime_limit_ms);
     const double kept = seen.previous_pages == 0
@@ -31,7 +31,7 @@ AutoDecision AutoPolicy::before_pass(const AutoSeen& seen) const {
                             : static_cast<double>(seen.pages) / static_cast<double>(seen.previous_pages);
     const double run = seen.runs == 0 ? 0 : static_cast<double>(seen.pages) / static_cast<double>(seen.runs);
     const std::string measured = fmt::format(
-        "{:.1f} MiB were written in {:.1f} s ({:.1f} MiB/s, {:.1f} frames side by side); the link takes "
+        "{:.1f} MiB were written within {:.1f} s of being sent ({:.1f} MiB/s, {:.1f} frames side by side); the link takes "
         "{:.1f} "
         "MiB/s, round trip {:.1f} ms",
         mib(seen.changed_pages), seconds, seconds > 0 ? mib(seen.changed_pages) / seconds : 0, run,

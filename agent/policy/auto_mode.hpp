@@ -22,7 +22,7 @@ struct AutoSeen {
     std::uint64_t pages = 0;           // to be read in it
     std::uint64_t changed_pages = 0;   // of these, read before
     std::uint64_t previous_pages = 0;  // that the pass before had to read
-    std::uint64_t since_previous_ns = 0;
+    std::uint64_t exposed_ns = 0;      // PassSeen's
     std::uint64_t runs = 0;  // of neighbouring frames among `pages`
     double page_ns = 0;      // what a page took in the pass before
     double bytes_per_s = 0;  // of the link

@@ -8,17 +8,19 @@ namespace smig {
 
 namespace {
 
-// Pages of all in use that are written within a time.
+// Pages of all in use that are written within a time, in the mean, of being read.
 class DirtyCurve {
 public:
     explicit DirtyCurve(const ForecastSample& sample)
-        : in_use_(static_cast<double>(sample.in_use_pages)), early_ns_(static_cast<double>(sample.early_ns)) {
+        : in_use_(static_cast<double>(sample.in_use_pages)),
+          early_ns_(static_cast<double>(mean_exposure_ns(sample.early_ns, sample.took_ns))) {
+        const auto late_ns = static_cast<double>(mean_exposure_ns(sample.late_ns, sample.took_ns));
         const double scale = in_use_ / static_cast<double>(sample.read_pages);
         early_ = static_cast<double>(sample.early_changed_pages) * scale;
-        if (sample.early_changed_pages > 0 && sample.late_ns > sample.early_ns)
+        if (sample.early_changed_pages > 0 && late_ns > early_ns_)
             exponent_ = std::clamp(std::log(static_cast<double>(sample.late_changed_pages) /
                                             static_cast<double>(sample.early_changed_pages)) /
-                                       std::log(static_cast<double>(sample.late_ns) / early_ns_),
+                                       std::log(late_ns / early_ns_),
                                    0.0, 1.0);
     }
 
@@ -48,7 +50,7 @@ Forecast forecast(const ForecastSample& sample, const PassLimits& limits, double
     double all_pages = 0;
     PassDecision decision;
     for (PassSeen seen{.number = 1}; !decision.stop; ++seen.number) {
-        seen.since_previous_ns = static_cast<std::uint64_t>(ns);
+        seen.exposed_ns = static_cast<std::uint64_t>(ns / 2);
         ns = std::max(pages * page_ns, 1.0);
         all_ns += ns;
         all_pages += pages;
@@ -61,7 +63,7 @@ Forecast forecast(const ForecastSample& sample, const PassLimits& limits, double
         if (seen.number == 1) result.first_pass_ms = static_cast<std::uint64_t>(ns / 1e6);
         decision = policy.after(seen, bytes_per_s);
         result.passes = seen.number;
-        pages = curve.within(ns);
+        pages = curve.within(ns / 2);
     }
     result.stop_reason = *decision.stop;
     result.passes_ms = static_cast<std::uint64_t>(all_ns / 1e6);

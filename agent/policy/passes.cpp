@@ -26,19 +26,23 @@ double send_ms(const PassSeen& pass, double pages, double bytes_per_s) {
 
 }  // namespace
 
+std::uint64_t mean_exposure_ns(std::uint64_t since_ns, std::uint64_t took_ns) {
+    return since_ns - std::min(since_ns, took_ns / 2);
+}
+
 double PassPolicy::expect_pages(const PassSeen& pass) {
     // The first pass reads everything; nothing was measured yet, and no more than everything can change.
-    if (pass.since_previous_ns == 0) return as_double(pass.pages);
+    if (pass.exposed_ns == 0) return as_double(pass.pages);
     if (point_ && pass.pages > 0 && point_->pages > 0) {
-        const double times = as_double(pass.since_previous_ns) / as_double(point_->since_previous_ns);
+        const double times = as_double(pass.exposed_ns) / as_double(point_->exposed_ns);
         if (times > kDistinctTimes || times < 1 / kDistinctTimes) {
             const double found = as_double(pass.pages) / as_double(point_->pages);
             exponent_ = std::clamp(std::log(found) / std::log(times), 0.0, 1.0);
         }
     }
     point_ = pass;
-    return as_double(pass.pages) *
-           std::pow(as_double(pass.took_ns) / as_double(pass.since_previous_ns), exponent_);
+    const double exposed_ns = as_double(mean_exposure_ns(pass.took_ns, pass.took_ns));
+    return as_double(pass.pages) * std::pow(exposed_ns / as_double(pass.exposed_ns), exponent_);
 }
 
 PassDecision PassPolicy::after(const PassSeen& pass, double bytes_per_s) {
@@ -47,8 +51,8 @@ PassDecision PassPolicy::after(const PassSeen& pass, double bytes_per_s) {
     PassDecision decision;
     decision.expected_pages = static_cast<std::uint64_t>(pages);
     decision.expected_stop_ms = static_cast<std::uint64_t>(ms) + limits_.fixed_stop_ms;
-    if (pass.since_previous_ns != 0)
-        decision.dirty_pages_per_s = as_double(pass.changed_pages) * 1e9 / as_double(pass.since_previous_ns);
+    if (pass.exposed_ns != 0)
+        decision.dirty_pages_per_s = as_double(pass.changed_pages) * 1e9 / as_double(pass.exposed_ns);
 
     const bool gain = !previous_expected_ || pages < kNoGain * *previous_expected_;
     without_gain_ = gain ? 0 : without_gain_ + 1;

@@ -62,13 +62,14 @@ PassRunner::Step PassRunner::begin() {
     previous_pages_ = seen_.pages;
     previous_page_ns_ =
         seen_.pages == 0 ? 0 : static_cast<double>(seen_.took_ns) / static_cast<double>(seen_.pages);
+    const std::uint64_t previous_took_ns = seen_.took_ns;
     seen_ = {};
     seen_.number = pass.number;
     seen_.pages = pass.pages;
     seen_.changed_pages = pass.changed_pages;
     sample_.in_use_pages = pass.in_use_pages;
     if (pass_begun_ns_ != 0)
-        seen_.since_previous_ns = now_ns - pass_begun_ns_;
+        seen_.exposed_ns = mean_exposure_ns(now_ns - pass_begun_ns_, previous_took_ns);
     else
         first_pass_ns_ = now_ns;
     pass_begun_ns_ = now_ns;
@@ -93,7 +94,7 @@ AutoDecision PassRunner::judge_pass() const {
     seen.pages = seen_.pages;
     seen.changed_pages = seen_.changed_pages;
     seen.previous_pages = previous_pages_;
-    seen.since_previous_ns = seen_.since_previous_ns;
+    seen.exposed_ns = seen_.exposed_ns;
     seen.runs = frames_.runs();
     seen.page_ns = previous_page_ns_;
     seen.bytes_per_s = link_bytes_per_s();

@@ -27,7 +27,7 @@ void decide_pass(benchmark::State& state) {
     PassPolicy policy({});
     PassSeen seen;
     seen.pages = 10'000;
-    seen.took_ns = seen.since_previous_ns = 1'000'000'000;
+    seen.took_ns = seen.exposed_ns = 1'000'000'000;
     seen.payload_bytes = 40 << 20;
     for (auto _ : state) {
         ++seen.number;

@@ -226,7 +226,9 @@ struct smig_track {
 
 /*
  * Begin the next pass (SOURCE, tracking): what changed up to now becomes what is
- * to be read, and counts as unchanged from here on.  READ then gives contents.
+ * to be read.  READ then gives contents, and what it has read counts as unchanged
+ * from there on.  A pass is best read by ascending frames: READ prepares those that
+ * come next as well, and writes between that and the reading count as changes.
  */
 #define SMIG_PASS_NO_ANON 1	/* leaves out what could be owed: anonymous memory */
 struct smig_pass {
@@ -238,9 +240,9 @@ struct smig_pass {
 	__u64 changed_pages;		/* out: of these, read before and changed since */
 	__u64 in_use_pages;		/* out: frames that are not free */
 	__u64 number;			/* out: 1, 2, ... */
-	__u64 kernel_us;		/* out: harvest of the kernel's page tables */
-	__u64 user_us;			/* out: harvest and protection of the processes' */
-	__u64 user_ptes;		/* out: entries that were protected */
+	__u64 kernel_us;		/* out: look at the kernel's page tables */
+	__u64 user_us;			/* out: at the processes' */
+	__u64 user_ptes;		/* out: entries that may have been written through */
 };
 
 /*

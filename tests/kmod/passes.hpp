@@ -16,18 +16,30 @@ inline int track(const Device& device, uint32_t flags = SMIG_TRACK_VERIFY) {
     return device.call(SMIG_IOC_TRACK, argument);
 }
 
-// One pass, read whole.
+// One pass.
 struct Pass {
     smig_pass answer{};
+    std::vector<uint64_t> bitmap;
     uint64_t data = 0, zero = 0, same = 0, free = 0, later = 0;
 
+    // Begun, and read whole.
     int take(const Device& device, uint32_t flags = 0) {
-        std::vector<uint64_t> bitmap((device.info().top_pfn + 63) / 64);
+        const int failed = begin(device, flags);
+        return failed ? failed : read_all(device);
+    }
+
+    int begin(const Device& device, uint32_t flags = 0) {
+        bitmap.assign((device.info().top_pfn + 63) / 64, 0);
         answer.size = sizeof answer;
         answer.flags = flags;
         answer.bitmap = reinterpret_cast<uint64_t>(bitmap.data());
         answer.bitmap_bytes = bitmap.size() * 8;
-        if (int failed = device.call(SMIG_IOC_PASS, answer)) return failed;
+        return device.call(SMIG_IOC_PASS, answer);
+    }
+
+    bool has(uint64_t pfn) const { return bitmap[pfn / 64] >> (pfn % 64) & 1; }
+
+    int read_all(const Device& device) {
         uint64_t bits = 0;
         std::vector<uint64_t> pfns;
         for (size_t word = 0; word < bitmap.size(); word++) {

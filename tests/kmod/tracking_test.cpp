@@ -46,6 +46,45 @@ private:
     int fd_ = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 };
 
+// Memory of this process that the test writes.
+class Written {
+public:
+    static constexpr size_t kPages = 4096;
+
+    Written(int flags, int fd, int advice) {
+        REQUIRE(at_ != MAP_FAILED);
+        at_ = mmap(at_, kPages * 4096, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, 0);
+        REQUIRE(at_ != MAP_FAILED);
+        REQUIRE(madvise(at_, kPages * 4096, advice) == 0);
+        write();
+    }
+    Written(const Written&) = delete;
+    ~Written() { munmap(at_, kPages * 4096); }
+
+    void write() {
+        for (size_t i = 0; i < kPages; i++) ++static_cast<char*>(at_)[i * 4096];
+    }
+    // How many of its pages the pass is to read.
+    size_t in(const Pass& pass) const {
+        size_t count = 0;
+        for (size_t i = 0; i < kPages; i++)
+            count += pass.has(pfn_of(getpid(), reinterpret_cast<uint64_t>(at_) + i * 4096));
+        return count;
+    }
+
+private:
+    void* at_ = aligned();
+
+    // Where large pages fit.
+    static void* aligned() {
+        constexpr size_t kLarge = 2 << 20;
+        void* at = mmap(nullptr, kPages * 4096 + kLarge, PROT_NONE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        const auto address = reinterpret_cast<uintptr_t>(at);
+        return at == MAP_FAILED ? at : reinterpret_cast<void*>((address + kLarge - 1) & ~(kLarge - 1));
+    }
+};
+
 // Passes, what happens then, and a capture; what was missed, or -1 when memory did not suffice.
 int64_t judge(int passes, const std::function<void()>& then = [] {}) {
     Device device;
@@ -137,6 +176,46 @@ TEST_CASE("a page is the same until it is written, then it is sent again") {
     CHECK(second.data < pass.data / 2);
     CHECK(track(device, SMIG_TRACK_OFF) == 0);
     CHECK(second.take(device) == EBADFD);
+}
+
+TEST_CASE("what is written in a pass before it is read is not news to the next one") {
+    const char* kLarge = "/sys/kernel/mm/transparent_hugepage/enabled";
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS, fd = -1, advice = MADV_NOHUGEPAGE;
+    SUBCASE("anonymous") {}
+    SUBCASE("anonymous, large") {
+        REQUIRE(write_file(kLarge, "madvise"));
+        advice = MADV_HUGEPAGE;
+    }
+    SUBCASE("a file's") {
+        flags = MAP_SHARED;
+        fd = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+        REQUIRE(ftruncate(fd, Written::kPages * 4096) == 0);
+    }
+    Written memory(flags, fd, advice);
+    close(fd);
+    Device device;
+    REQUIRE(device.begin(SMIG_ROLE_SOURCE) == 0);
+    REQUIRE(prepare(device) == 0);
+    REQUIRE(track(device) == 0);
+    for (int number = 1; number <= 2; number++) {
+        CAPTURE(number);
+        Pass pass, next;
+        REQUIRE(pass.begin(device) == 0);
+        CHECK(memory.in(pass) > Written::kPages * 9 / 10);
+        memory.write();
+        REQUIRE(pass.read_all(device) == 0);
+        REQUIRE(next.begin(device) == 0);
+        CHECK(memory.in(next) < Written::kPages / 20);
+        REQUIRE(next.read_all(device) == 0);
+        memory.write();
+    }
+    Judged judged;
+    const int failed = judged.take(device);
+    if (failed != ENOSPC && failed != EAGAIN) {
+        REQUIRE(failed == 0);
+        CHECK(judged.answer.missed_pages == 0);
+        CHECK(device.plain(SMIG_IOC_THAW) == 0);
+    }
 }
 
 TEST_CASE("a stop without passes sends everything; one after passes, less") {

@@ -15,7 +15,7 @@ AutoSeen pass(std::uint64_t number, std::uint64_t pages, std::uint64_t before) {
     seen.number = number;
     seen.pages = seen.changed_pages = pages;
     seen.previous_pages = before;
-    seen.since_previous_ns = 4'000'000'000;
+    seen.exposed_ns = 4'000'000'000;
     seen.runs = pages / 3 + 1;
     seen.page_ns = 39'000;
     seen.bytes_per_s = 100 << 20;

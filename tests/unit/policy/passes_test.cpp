@@ -22,8 +22,8 @@ struct Course {
     std::uint64_t left = 0;            // what the stop would find
 };
 
-// A guest of `all` pages of which `dirtied(seconds)` are changed within a time, moved until the policy stops
-// it.
+// A guest of `all` pages of which `dirtied(seconds)` are changed within a time of being read, moved until the
+// policy stops it.
 Course run(const PassLimits& limits, double all, const std::function<double(double)>& dirtied) {
     Course course;
     PassPolicy policy(limits);
@@ -34,13 +34,13 @@ Course run(const PassLimits& limits, double all, const std::function<double(doub
         seen.number = number;
         seen.pages = static_cast<std::uint64_t>(pages);
         seen.changed_pages = number == 1 ? 0 : seen.pages;
-        seen.since_previous_ns = previous_ns;
+        seen.exposed_ns = mean_exposure_ns(previous_ns, previous_ns);
         seen.took_ns = static_cast<std::uint64_t>(pages * kPageNs) + 1'000'000;
         seen.payload_bytes = seen.pages * 4104;
         course.found.push_back(seen.pages);
         course.decisions.push_back(policy.after(seen, kRate));
         previous_ns = seen.took_ns;
-        pages = std::min(all, dirtied(static_cast<double>(seen.took_ns) / 1e9));
+        pages = std::min(all, dirtied(static_cast<double>(seen.took_ns) / 2 / 1e9));
         course.left = static_cast<std::uint64_t>(pages);
         if (course.decisions.back().stop) break;
     }
@@ -72,9 +72,14 @@ TEST_CASE("a hot set that is too large is not taken for a small one because the 
 }
 
 TEST_CASE("a guest that writes faster than the link is stopped, not sent for ever") {
-    const Course course = run({}, 1e6, [](double s) { return 40000 * s; });
+    const Course course = run({}, 1e6, [](double s) { return 80000 * s; });
     CHECK(course.decisions.back().stop == SMIG_STOP_NO_GAIN);
     CHECK(course.decisions.size() <= 4);
+}
+
+TEST_CASE("a guest that writes less than twice what the link takes converges: half of it is read as written") {
+    const Course course = run({}, 1e6, [](double s) { return 40000 * s; });
+    CHECK(course.decisions.back().stop == SMIG_STOP_WITHIN_LIMIT);
 }
 
 TEST_CASE("the number of passes is limited") {
