@@ -212,7 +212,9 @@ static int do_pass(struct file *file, void *data)
 {
 	struct smig_pass *arg = data;
 
-	return arg->flags & ~SMIG_PASS_NO_ANON ? -EINVAL : smig_image_begin_pass(arg);
+	if (arg->flags & ~(SMIG_PASS_NO_ANON | SMIG_PASS_NO_HOT))
+		return -EINVAL;
+	return smig_image_begin_pass(arg);
 }
 
 static int do_owe(struct file *file, void *data)

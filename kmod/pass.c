@@ -44,6 +44,7 @@ static unsigned long *quiet;	/* a device may write there unseen: looked at in th
 static unsigned long *wanted;
 static unsigned long *sent;
 static unsigned long *chosen;	/* of these, what the current pass reads */
+static unsigned long *hot;	/* anonymous, and written a good deal before it */
 static u64 *hashes;		/* by frame, of what was read */
 static u64 *masked_hashes;	/* the same without accessed and dirty bits; only to verify */
 static unsigned long *tables;	/* frames of page tables; only to verify */
@@ -89,6 +90,7 @@ static const struct {
 	{ (void **)&wanted },
 	{ (void **)&sent },
 	{ (void **)&chosen },
+	{ (void **)&hot },
 	{ (void **)&hashes, .hashes = true },
 	{ (void **)&masked_hashes, .hashes = true, .verify = true },
 	{ (void **)&tables, .verify = true },
@@ -224,10 +226,12 @@ static bool may_be_shared_with_device(struct page *page)
 	return PageLRU(head) && folio_maybe_dma_pinned(page_folio(head));
 }
 
-/* What is owed, or may be: not for this pass to read. */
+/* What is owed, or is to be left out: not for this pass to read. */
 static bool left_out(struct page *page, unsigned long pfn, u32 flags)
 {
 	if (smig_owed_has(pfn))
+		return true;
+	if (flags & SMIG_PASS_NO_HOT && test_bit(pfn, hot))
 		return true;
 	return flags & SMIG_PASS_NO_ANON && smig_ram_classify(page, false) == SMIG_CLASS_ANON;
 }
@@ -300,7 +304,8 @@ int smig_pass_begin(struct smig_pass *arg, const unsigned long *own)
 	arg->in_use_pages = 0;
 	begun = ktime_get_ns();
 	take_marks();
-	ret = hashing ? 0 : smig_tracker_look(wanted, NULL, &arg->user_ptes);
+	bitmap_zero(hot, smig_ram.top_pfn);
+	ret = hashing ? 0 : smig_tracker_look(wanted, hot, &arg->user_ptes);
 	if (ret)
 		return ret;
 	looked_at = ktime_get_ns();
@@ -407,7 +412,7 @@ static void adapt_stretch(u64 now_ns)
 void smig_pass_renew(const u64 *pfns, u32 nr)
 {
 	unsigned long pfn = pfns[0], end = pfns[nr - 1] + 1, left;
-	u64 begun_ns, entries;
+	u64 begun_ns;
 
 	if (hashing || (pfn >= stretch.frames.start && end <= stretch.frames.end))
 		return;
@@ -419,7 +424,7 @@ void smig_pass_renew(const u64 *pfns, u32 nr)
 		pfn = find_next_bit(chosen, smig_ram.top_pfn, pfn) + 1;
 	stretch.frames.end = min_t(u64, max(pfn, end), smig_ram.top_pfn);
 	take_marks();
-	if (smig_tracker_look(wanted, &stretch.frames, &entries))
+	if (smig_tracker_protect(wanted, &stretch.frames))
 		stretch.frames.end = 0;
 	smig_kdirty_find(wanted, NULL, true);
 	smig_call(flush_tlb_all)();

@@ -166,7 +166,8 @@ struct smig_user_scan {
 
 int smig_tracker_init(void);
 void smig_tracker_exit(void);
-int smig_tracker_look(unsigned long *bitmap, const struct smig_stretch *stretch, u64 *entries);
+int smig_tracker_look(unsigned long *bitmap, unsigned long *hot, u64 *entries);
+int smig_tracker_protect(unsigned long *bitmap, const struct smig_stretch *stretch);
 void smig_tracker_scan(struct smig_user_scan *scan);
 
 /* kdirty.c: what the kernel writes */

@@ -291,8 +291,11 @@ int smig_tracker_init(void)
 struct pass {
 	unsigned long *bitmap;
 	const struct smig_stretch *stretch;	/* NULL: only look */
+	unsigned long *hot;	/* when looking: frames side by side of which many were written */
 	u64 entries;		/* writable or dirty; of the stretch, if there is one */
 };
+
+#define HOT_SHARE 16		/* one of so many */
 
 static bool is_chosen(const struct smig_stretch *stretch, unsigned long pfn)
 {
@@ -307,12 +310,23 @@ static bool any_chosen(const struct smig_stretch *stretch, unsigned long pfn, un
 	return start < end && find_next_bit(stretch->chosen, end, start) < end;
 }
 
-/* Under the lock of the entry's table.  Whether it has lost the right. */
+/* Reclaim and writeback go by the bit that is cleared. */
+static void keep_dirty(struct page *page)
+{
+	if (PageAnon(page))
+		SetPageDirty(compound_head(page));
+	else
+		set_page_dirty(page);
+}
+
+/*
+ * Under the lock of the entry's table.  Whether it has lost the right to write, or, when
+ * only looking, the bit that says that somebody has made use of it.
+ */
 static bool look_at(pte_t *pte, struct pass *pass)
 {
-	u64 old = pte_val(READ_ONCE(*pte)), new;
+	u64 old = pte_val(READ_ONCE(*pte)), new, loses = SMIG_WRITTEN_BITS;
 	unsigned long pfn = pte_pfn(__pte(old));
-	struct page *page;
 
 	if (!pte_present(__pte(old)) || !(old & SMIG_WRITTEN_BITS) || pte_special(__pte(old)))
 		return false;
@@ -321,19 +335,24 @@ static bool look_at(pte_t *pte, struct pass *pass)
 	smig_bitmap_set(pass->bitmap, pfn, 1);
 	pass->entries++;
 	if (!pass->stretch)
+		loses = old & _PAGE_RW && PageAnon(pfn_to_page(pfn)) ? _PAGE_DIRTY : 0;
+	if (!(old & loses))
 		return false;
 	do {
-		new = old & ~(u64)SMIG_WRITTEN_BITS;
+		new = old & ~loses;
 	} while (!try_cmpxchg((u64 *)pte, &old, new));
-	/* reclaim and writeback go by the bit that was just cleared */
-	if (old & SMIG_DIRTY_BITS) {
-		page = pfn_to_page(pfn);
-		if (PageAnon(page))
-			SetPageDirty(compound_head(page));
-		else
-			set_page_dirty(page);
-	}
+	if (old & SMIG_DIRTY_BITS)
+		keep_dirty(pfn_to_page(pfn));
 	return true;
+}
+
+/* Under the table's lock. */
+static void note_hot(const pte_t *pte, unsigned long nr, unsigned long *hot)
+{
+	for (; nr; nr--, pte++)
+		if (pte_present(*pte) && pfn_valid(pte_pfn(*pte)) &&
+		    PageAnon(pfn_to_page(pte_pfn(*pte))))
+			smig_bitmap_set(hot, pte_pfn(*pte), 1);
 }
 
 /*
@@ -344,8 +363,7 @@ static void look_at_table(struct vm_area_struct *vma, pmd_t *middle, unsigned lo
 			  unsigned long end, struct pass *pass)
 {
 	struct mm_struct *mm = vma->vm_mm;
-	unsigned long address;
-	bool changed = false;
+	unsigned long i, nr = (end - start) >> PAGE_SHIFT, present = 0, changed = 0;
 	spinlock_t *lock;	/* the table's */
 	pmd_t pmd;
 	pte_t *pte;
@@ -358,10 +376,14 @@ static void look_at_table(struct vm_area_struct *vma, pmd_t *middle, unsigned lo
 	spin_lock(lock);
 	if (pmd_val(READ_ONCE(*middle)) == pmd_val(pmd)) {
 		pte = pte_offset_kernel(&pmd, start);
-		for (address = start; address < end; address += PAGE_SIZE, pte++)
-			changed |= look_at(pte, pass);
+		for (i = 0; i < nr; i++) {
+			present += pte_present(pte[i]);
+			changed += look_at(&pte[i], pass);
+		}
 		if (changed)
 			smig_call(flush_tlb_mm_range)(mm, start, end, PAGE_SHIFT, false);
+		if (changed && pass->hot && changed * HOT_SHARE >= present)
+			note_hot(pte, nr, pass->hot);
 	}
 	spin_unlock(lock);
 unlock_rcu:
@@ -389,22 +411,42 @@ static void note_special(struct vm_area_struct *vma, pmd_t *middle, unsigned lon
 	rcu_read_unlock();
 }
 
-/*
- * A large entry loses the right by being split up.  What it says of writes does not
- * always pass on to the small ones.
- */
-static void look_at_large(struct vm_area_struct *vma, pmd_t *middle, unsigned long address,
-			  struct pass *pass)
+/* What a large entry says of writes does not always pass on to the small ones. */
+static void split_large(struct vm_area_struct *vma, pmd_t *middle, unsigned long address,
+			struct pass *pass)
 {
 	pmd_t pmd = READ_ONCE(*middle);
 
 	if (!pmd_trans_huge(pmd) || !(pmd_val(pmd) & SMIG_WRITTEN_BITS) ||
-	    (pass->stretch && !any_chosen(pass->stretch, pmd_pfn(pmd), PTRS_PER_PMD)))
+	    !any_chosen(pass->stretch, pmd_pfn(pmd), PTRS_PER_PMD))
 		return;
 	smig_bitmap_set(pass->bitmap, pmd_pfn(pmd), PTRS_PER_PMD);
-	if (!pass->stretch)
-		return;
 	smig_call(__split_huge_pmd)(vma, middle, address & PMD_MASK, false, NULL);
+}
+
+static void look_at_large(struct vm_area_struct *vma, pmd_t *middle, unsigned long address,
+			  struct pass *pass)
+{
+	spinlock_t *lock;	/* the entry's */
+	pmd_t pmd;
+
+	if (!pmd_trans_huge(READ_ONCE(*middle)))
+		return;
+	lock = pmd_lock(vma->vm_mm, middle);
+	pmd = READ_ONCE(*middle);
+	if (!pmd_trans_huge(pmd) || !(pmd_val(pmd) & SMIG_WRITTEN_BITS))
+		goto unlock;
+	smig_bitmap_set(pass->bitmap, pmd_pfn(pmd), PTRS_PER_PMD);
+	pass->entries++;
+	if (!pmd_write(pmd) || !(pmd_val(pmd) & _PAGE_DIRTY) || !PageAnon(pmd_page(pmd)))
+		goto unlock;
+	clear_bit(_PAGE_BIT_DIRTY, (unsigned long *)middle);
+	keep_dirty(pmd_page(pmd));
+	address &= PMD_MASK;
+	smig_call(flush_tlb_mm_range)(vma->vm_mm, address, address + PMD_SIZE, PMD_SHIFT, false);
+	smig_bitmap_set(pass->hot, pmd_pfn(pmd), PTRS_PER_PMD);
+unlock:
+	spin_unlock(lock);
 }
 
 /* Under the mm's mmap lock. */
@@ -424,7 +466,10 @@ static void look_at_area(struct vm_area_struct *vma, struct pass *pass)
 		if (special) {
 			note_special(vma, middle, address, end);
 		} else {
-			look_at_large(vma, middle, address, pass);
+			if (pass->stretch)
+				split_large(vma, middle, address, pass);
+			else
+				look_at_large(vma, middle, address, pass);
 			look_at_table(vma, middle, address, end, pass);
 		}
 		cond_resched();
@@ -448,15 +493,8 @@ static int look_at_mm(struct mm_struct *mm, struct pass *pass)
 	return 0;
 }
 
-/*
- * Process context, under smig.lock; marks that were there before have been
- * taken.  Adds to @bitmap what was written.  @stretch: only of these frames, which
- * lose the right to be written, and of processes whose address space nobody has
- * locked.  @entries: how many were found.
- */
-int smig_tracker_look(unsigned long *bitmap, const struct smig_stretch *stretch, u64 *entries)
+static int look_at_all(struct pass *pass)
 {
-	struct pass pass = { .bitmap = bitmap, .stretch = stretch };
 	struct mm_struct **mms;
 	long i, nr = smig_walk_hold_mms(&mms, NULL);
 	int ret = 0;
@@ -464,14 +502,38 @@ int smig_tracker_look(unsigned long *bitmap, const struct smig_stretch *stretch,
 	if (nr < 0)
 		return nr;
 	for (i = 0; i < nr && !ret; i++) {
-		ret = look_at_mm(mms[i], &pass);
+		ret = look_at_mm(mms[i], pass);
 		if (ret == -EAGAIN)
 			ret = 0;
 	}
 	/* may be the last references, and then their pages' dirtying is news */
 	smig_walk_drop_mms(mms, nr, false);
+	return ret;
+}
+
+/*
+ * Process context, under smig.lock; marks that were there before have been taken.
+ * Adds to @bitmap what may have been written, and to @hot anonymous memory of which a
+ * share was since the last time.  @entries: how many may have been written through.
+ */
+int smig_tracker_look(unsigned long *bitmap, unsigned long *hot, u64 *entries)
+{
+	struct pass pass = { .bitmap = bitmap, .hot = hot };
+	int ret = look_at_all(&pass);
+
 	*entries = pass.entries;
 	return ret;
+}
+
+/*
+ * The same, but only of the frames of @stretch, which lose the right to be written,
+ * and of processes whose address space nobody has locked.
+ */
+int smig_tracker_protect(unsigned long *bitmap, const struct smig_stretch *stretch)
+{
+	struct pass pass = { .bitmap = bitmap, .stretch = stretch };
+
+	return look_at_all(&pass);
 }
 
 /* ---- at the stop: one CPU, interrupts off, user space frozen; no lock is needed ---- */

@@ -2,6 +2,7 @@
 #include "agent/source/pass_runner.hpp"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 
 #include "agent/base/clock.hpp"
@@ -12,6 +13,9 @@ namespace {
 
 constexpr std::uint64_t kSampleNs = 3'000'000'000;  // a dry run sends so long, and watches as long again
 constexpr std::uint64_t kBurstBytes = 1 << 20;      // of a capped pass: one frame of pages
+constexpr std::array<std::uint32_t, 3> kFirstPass{SMIG_PASS_NO_ANON, SMIG_PASS_NO_HOT, 0};
+constexpr std::array<std::uint32_t, 1> kWhole{0};
+constexpr std::array<std::uint32_t, 1> kWithoutAnonymous{SMIG_PASS_NO_ANON};
 
 }  // namespace
 
@@ -42,29 +46,38 @@ Result<void> PassRunner::follow() {
 }
 
 // Its frames are in frames_.
-Result<smig_pass> PassRunner::find() {
+Result<smig_pass> PassRunner::find(std::uint32_t flags) {
     smig_pass pass{};
     pass.bitmap = std::bit_cast<std::uint64_t>(frames_.words().data());
     pass.bitmap_bytes = frames_.bytes();
     parts_.expect_device();
-    auto found = parts_.device.pass(pass, mode_.anonymous ? 0 : SMIG_PASS_NO_ANON);
+    auto found = parts_.device.pass(pass, flags);
     parts_.pulse();
     if (!found) return found.error();
     return pass;
 }
 
+std::span<const std::uint32_t> PassRunner::parts_of_next_pass() const {
+    if (!mode_.anonymous) return kWithoutAnonymous;
+    // Hashes choose everything in every part; a dry run is to see a sample of all.
+    if (passes_begun_ > 0 || hashes_ || parts_.transfer.dry_run) return kWhole;
+    return kFirstPass;
+}
+
 PassRunner::Step PassRunner::begin() {
     const std::uint64_t now_ns = mono_ns();
-    auto found = find();
+    parts_to_come_ = parts_of_next_pass();
+    auto found = find(parts_to_come_.front());
     if (!found)
         return std::optional<SourceEvent>(source_event::Broken{SMIG_REASON_DEVICE, found.error().text});
+    parts_to_come_ = parts_to_come_.subspan(1);
     const smig_pass& pass = found.value();
     previous_pages_ = seen_.pages;
     previous_page_ns_ =
         seen_.pages == 0 ? 0 : static_cast<double>(seen_.took_ns) / static_cast<double>(seen_.pages);
     const std::uint64_t previous_took_ns = seen_.took_ns;
     seen_ = {};
-    seen_.number = pass.number;
+    seen_.number = ++passes_begun_;
     seen_.pages = pass.pages;
     seen_.changed_pages = pass.changed_pages;
     sample_.in_use_pages = pass.in_use_pages;
@@ -76,15 +89,27 @@ PassRunner::Step PassRunner::begin() {
     counts_before_ = parts_.sender.counts();
     next_ = frames_.next(Pfn{0});
     PassProgress& progress = parts_.shared.progress;
-    progress.number = pass.number;
-    progress.pages = pass.pages;
+    progress.number = seen_.number;
+    // What later parts will find is not known, but in a first pass it is all that is in use.
+    progress.pages = parts_to_come_.empty() ? pass.pages : pass.in_use_pages;
     progress.done_pages = 0;
-    if (automatic() && pass.number > 1 && !parts_.transfer.dry_run) {
+    if (automatic() && seen_.number > 1 && !parts_.transfer.dry_run) {
         const AutoDecision decision = judge_pass();
         explanation_ = decision.why;
         if (decision.switch_now) return std::optional<SourceEvent>(owe_the_rest(SMIG_STOP_OWED));
     }
     under_way_ = true;
+    return std::optional<SourceEvent>();
+}
+
+// Another part of the pass that is under way.
+PassRunner::Step PassRunner::begin_part() {
+    auto found = find(parts_to_come_.front());
+    if (!found)
+        return std::optional<SourceEvent>(source_event::Broken{SMIG_REASON_DEVICE, found.error().text});
+    parts_to_come_ = parts_to_come_.subspan(1);
+    seen_.pages += found.value().pages;
+    next_ = frames_.next(Pfn{0});
     return std::optional<SourceEvent>();
 }
 
@@ -127,6 +152,7 @@ PassRunner::Step PassRunner::go_on() {
     const bool sampled = parts_.transfer.dry_run && now_ns - pass_begun_ns_ >= kSampleNs;
     if (next_ < frames_.top() && !sampled) return std::optional<SourceEvent>();
     if (parts_.transfer.dry_run) return begin_watching();
+    if (!parts_to_come_.empty()) return begin_part();
     return std::optional<SourceEvent>(end());
 }
 
@@ -160,7 +186,7 @@ SourceEvent PassRunner::end_watching() {
 
 // Pages sent and written since.  They are not read again, so they stay written.
 Result<std::uint64_t> PassRunner::look() {
-    auto found = find();
+    auto found = find(mode_.anonymous ? 0 : SMIG_PASS_NO_ANON);
     if (!found) return found.error();
     return found.value().changed_pages;
 }

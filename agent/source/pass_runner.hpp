@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sends memory in passes while the guest runs, batch by batch, and says when they end and what stays owed.
+//
+// The first pass has parts: what is not anonymous, which is hardly written; then anonymous memory; and of that
+// what was written meanwhile at last, so that there is the least time to write it once more.
 // Thread: the stop process's.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "agent/device/device.hpp"
@@ -71,7 +75,9 @@ public:
     [[nodiscard]] const SentCounts& counts_before() const { return counts_before_; }
 
 private:
-    Result<smig_pass> find();
+    Result<smig_pass> find(std::uint32_t flags);
+    [[nodiscard]] std::span<const std::uint32_t> parts_of_next_pass() const;
+    Step begin_part();
     Result<std::uint64_t> look();
     Step begin_watching();
     SourceEvent end();
@@ -83,6 +89,8 @@ private:
     const ModeTraits& mode_;
     ImageBitmap frames_;  // to be read in this pass
     Pfn next_;            // of them
+    std::span<const std::uint32_t> parts_to_come_;  // of this pass: flags of its PASS
+    std::uint64_t passes_begun_ = 0;
     bool following_ = false;
     bool hashes_ = false;
     bool under_way_ = false;

@@ -34,7 +34,7 @@
 #include <linux/ioctl.h>
 #include <linux/types.h>
 
-#define SMIG_ABI_VERSION 6
+#define SMIG_ABI_VERSION 7
 #define SMIG_DEVICE_NAME "selfmigrate"
 
 /* What the module is doing; SMIG_IOC_STATUS reports it. */
@@ -231,6 +231,12 @@ struct smig_track {
  * come next as well, and writes between that and the reading count as changes.
  */
 #define SMIG_PASS_NO_ANON 1	/* leaves out what could be owed: anonymous memory */
+/*
+ * Leaves out anonymous memory of which much was written since the last PASS, by page
+ * tables' dirty bits, 2 MiB of an address space at a time.  To be read in the end: the
+ * less time there is to write it again.
+ */
+#define SMIG_PASS_NO_HOT 2
 struct smig_pass {
 	__u32 size;
 	__u32 flags;

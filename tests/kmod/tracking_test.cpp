@@ -2,6 +2,7 @@
 // Passes over a busy guest: nothing that changed may be taken for unchanged.  The judge is a hash of every
 // page of the image, taken while the machine stands still, against the hash of what was read.
 #include <doctest/doctest.h>
+#include <sys/prctl.h>
 
 #include <algorithm>
 #include <bit>
@@ -52,14 +53,20 @@ public:
     static constexpr size_t kPages = 4096;
 
     Written(int flags, int fd, int advice) {
+        prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
         REQUIRE(at_ != MAP_FAILED);
         at_ = mmap(at_, kPages * 4096, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, 0);
         REQUIRE(at_ != MAP_FAILED);
         REQUIRE(madvise(at_, kPages * 4096, advice) == 0);
         write();
+        REQUIRE((advice != MADV_HUGEPAGE || has_large()));
+        prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);  // from here on nobody moves pages together
     }
     Written(const Written&) = delete;
-    ~Written() { munmap(at_, kPages * 4096); }
+    ~Written() {
+        prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
+        munmap(at_, kPages * 4096);
+    }
 
     void write() {
         for (size_t i = 0; i < kPages; i++) ++static_cast<char*>(at_)[i * 4096];
@@ -75,6 +82,13 @@ public:
 private:
     void* at_ = aligned();
 
+    static bool has_large() {
+        std::ifstream rollup("/proc/self/smaps_rollup");
+        uint64_t kib = 0;
+        for (std::string word; rollup >> word;)
+            if (word == "AnonHugePages:") rollup >> kib;
+        return kib > kPages * 4 / 2;
+    }
     // Where large pages fit.
     static void* aligned() {
         constexpr size_t kLarge = 2 << 20;
@@ -209,6 +223,42 @@ TEST_CASE("what is written in a pass before it is read is not news to the next o
         REQUIRE(next.read_all(device) == 0);
         memory.write();
     }
+    Judged judged;
+    const int failed = judged.take(device);
+    if (failed != ENOSPC && failed != EAGAIN) {
+        REQUIRE(failed == 0);
+        CHECK(judged.answer.missed_pages == 0);
+        CHECK(device.plain(SMIG_IOC_THAW) == 0);
+    }
+}
+
+TEST_CASE("what is written a good deal can be left for the end of a pass") {
+    const char* kLarge = "/sys/kernel/mm/transparent_hugepage/enabled";
+    int advice = MADV_NOHUGEPAGE;
+    SUBCASE("small pages") {}
+    SUBCASE("large pages") {
+        REQUIRE(write_file(kLarge, "madvise"));
+        advice = MADV_HUGEPAGE;
+    }
+    Written hot(MAP_PRIVATE | MAP_ANONYMOUS, -1, advice), cold(MAP_PRIVATE | MAP_ANONYMOUS, -1, advice);
+    Device device;
+    REQUIRE(device.begin(SMIG_ROLE_SOURCE) == 0);
+    REQUIRE(prepare(device) == 0);
+    REQUIRE(track(device) == 0);
+    Pass first, second, third, fourth;
+    REQUIRE(first.begin(device, 4) == EINVAL);
+    REQUIRE(first.take(device, SMIG_PASS_NO_ANON) == 0);
+    CHECK(hot.in(first) + cold.in(first) == 0);
+    hot.write();
+    REQUIRE(second.take(device, SMIG_PASS_NO_HOT) == 0);
+    CHECK(hot.in(second) < Written::kPages / 20);
+    CHECK(cold.in(second) > Written::kPages * 9 / 10);
+    REQUIRE(third.take(device) == 0);
+    CHECK(hot.in(third) > Written::kPages * 9 / 10);
+    CHECK(cold.in(third) < Written::kPages / 20);
+    hot.write();
+    REQUIRE(fourth.take(device, SMIG_PASS_NO_HOT) == 0);
+    CHECK(hot.in(fourth) < Written::kPages / 20);
     Judged judged;
     const int failed = judged.take(device);
     if (failed != ENOSPC && failed != EAGAIN) {
