@@ -172,6 +172,13 @@ void as_source(size_t mib) {
     figures["stop_devices"] = step(SMIG_STEP_SUSPEND_DEVICES) + step(SMIG_STEP_SUSPEND_NOIRQ);
     read_all(device, frames_in(send), "stop_read");
     must(device.plain(SMIG_IOC_THAW), "THAW");
+
+    must(device.call(SMIG_IOC_TRACK, track), "TRACK again");
+    smig_owe owe{};
+    owe.size = sizeof owe;
+    const double spent = timed("OWE", [&] { return device.call(SMIG_IOC_OWE, owe); });
+    figures["owed_pages"] = static_cast<double>(owe.owed_pages);
+    figures["owe_per_page"] = spent / static_cast<double>(owe.owed_pages);
 }
 
 void as_target(size_t mib) {

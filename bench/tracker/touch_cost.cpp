@@ -133,6 +133,22 @@ int main(int argc, char** argv) {
         const uint64_t begun = now_ns();
         call(device, SMIG_IOC_PASS, "PASS", argument);
         pass_us.push_back(static_cast<double>(now_ns() - begun) / 1000);
+        // Only what has been read loses the right to be written.
+        std::vector<uint64_t> pfns;
+        std::vector<uint8_t> status(SMIG_BUFFER_PAGES);
+        const auto read = [&] {
+            smig_read argument{};
+            argument.pfns = reinterpret_cast<uint64_t>(pfns.data());
+            argument.status = reinterpret_cast<uint64_t>(status.data());
+            argument.nr = static_cast<uint32_t>(pfns.size());
+            if (argument.nr > 0) call(device, SMIG_IOC_READ, "READ", argument);
+            pfns.clear();
+        };
+        for (uint64_t pfn = 0; pfn < info.top_pfn; pfn++) {
+            if (bitmap[pfn / 64] >> (pfn % 64) & 1) pfns.push_back(pfn);
+            if (pfns.size() == SMIG_BUFFER_PAGES) read();
+        }
+        read();
     };
     std::vector<double> first, later, all;
     for (int round = 0; round < kRounds; round++) {

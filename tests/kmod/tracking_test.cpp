@@ -55,9 +55,11 @@ public:
     Written(int flags, int fd, int advice) {
         prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
         REQUIRE(at_ != MAP_FAILED);
-        at_ = mmap(at_, kPages * 4096, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, 0);
+        at_ = mmap(at_, kPages * 4096, PROT_NONE, flags | MAP_FIXED, fd, 0);
         REQUIRE(at_ != MAP_FAILED);
         REQUIRE(madvise(at_, kPages * 4096, advice) == 0);
+        // this process' memory is locked: it gets its pages as soon as it may touch them
+        REQUIRE(mprotect(at_, kPages * 4096, PROT_READ | PROT_WRITE) == 0);
         write();
         REQUIRE((advice != MADV_HUGEPAGE || has_large()));
         prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);  // from here on nobody moves pages together
