@@ -212,7 +212,7 @@ static int do_pass(struct file *file, void *data)
 {
 	struct smig_pass *arg = data;
 
-	if (arg->flags & ~(SMIG_PASS_NO_ANON | SMIG_PASS_NO_HOT))
+	if (arg->flags & ~(SMIG_PASS_NO_ANON | SMIG_PASS_NO_HOT | SMIG_PASS_UNREAD))
 		return -EINVAL;
 	return smig_image_begin_pass(arg);
 }

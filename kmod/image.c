@@ -259,7 +259,7 @@ static void mark_live_ptes(pmd_t *pmd, void *ignore)
 
 static void mark_live_leaf(u64 *entry, unsigned long nr, void *ignore)
 {
-	mark_live((*entry & PTE_PFN_MASK) >> PAGE_SHIFT & ~(nr - 1), nr);
+	mark_live(smig_walk_leaf_pfn(entry, nr), nr);
 }
 
 /* Processes that run on during the stop: whoever called CAPTURE, and EXEMPT. */
@@ -656,14 +656,14 @@ int smig_image_read_live(const u64 *pfns, u8 *status, u32 nr, void __user *data,
 	u32 i, out = 0;
 	int ret = smig_hold_check();
 
+	for (i = 0; i < nr && !ret; i++)
+		ret = pfns[i] >= smig_ram.top_pfn ? -EINVAL : 0;
 	if (ret)
 		return ret;
 	smig_pass_renew(pfns, nr);
 	for (i = 0; i < nr; i++) {
 		void *to = buffer + (size_t)(data ? 0 : out) * PAGE_SIZE;
 
-		if (pfns[i] >= smig_ram.top_pfn)
-			return -EINVAL;
 		status[i] = test_bit(pfns[i], own_bitmap) ? SMIG_PAGE_FREE :
 							    smig_pass_read(pfns[i], to);
 		if (status[i] != SMIG_PAGE_DATA)

@@ -33,8 +33,8 @@
 #define MAX_SHOWN 16
 
 #define LEAST_STRETCH (4 * SMIG_MAX_BATCH)	/* pages */
-#define LONG_STRETCH 64		/* is told by times of what its preparation took; then the next is shorter */
-#define SHORT_STRETCH 16	/* then longer */
+#define LONG_STRETCH 64		/* times of what its preparation took: the next is shorter */
+#define SHORT_STRETCH 16	/* the next is longer */
 
 bool smig_following;		/* hooks note what changes */
 
@@ -55,6 +55,7 @@ static bool found;		/* this capture knows what has changed */
 static struct {
 	struct smig_stretch frames;
 	unsigned long pages;	/* chosen ones that the next is to have */
+	bool unsure;		/* some of its pages may be written unseen */
 	u64 begun_ns, prepared_ns;
 } stretch;
 
@@ -158,7 +159,7 @@ int smig_pass_start(struct smig_track *arg)
 		goto failed;
 	arg->split_us = (ktime_get_ns() - begun) / NSEC_PER_USEC;
 	passes = 0;
-	stretch.frames.chosen = chosen;
+	stretch.frames = (struct smig_stretch){ .chosen = chosen };
 	stretch.pages = LEAST_STRETCH;
 	WRITE_ONCE(smig_following, true);
 	return 0;
@@ -232,6 +233,8 @@ static bool left_out(struct page *page, unsigned long pfn, u32 flags)
 	if (smig_owed_has(pfn))
 		return true;
 	if (flags & SMIG_PASS_NO_HOT && test_bit(pfn, hot))
+		return true;
+	if (flags & SMIG_PASS_UNREAD && test_bit(pfn, sent))
 		return true;
 	return flags & SMIG_PASS_NO_ANON && smig_ram_classify(page, false) == SMIG_CLASS_ANON;
 }
@@ -406,8 +409,7 @@ static void adapt_stretch(u64 now_ns)
 /*
  * Before these frames are read.  If one of them lies beyond the stretch, another
  * begins with the first of them: what they hold is read anew, whatever has been
- * written since the pass began.  Where that cannot be had their pages count as
- * written, and are read again.
+ * written since the pass began.  Where that cannot be had its pages count as written.
  */
 void smig_pass_renew(const u64 *pfns, u32 nr)
 {
@@ -424,8 +426,7 @@ void smig_pass_renew(const u64 *pfns, u32 nr)
 		pfn = find_next_bit(chosen, smig_ram.top_pfn, pfn) + 1;
 	stretch.frames.end = min_t(u64, max(pfn, end), smig_ram.top_pfn);
 	take_marks();
-	if (smig_tracker_protect(wanted, &stretch.frames))
-		stretch.frames.end = 0;
+	stretch.unsure = smig_tracker_protect(wanted, &stretch.frames);
 	smig_kdirty_find(wanted, NULL, true);
 	smig_call(flush_tlb_all)();
 	stretch.begun_ns = begun_ns;
@@ -443,6 +444,11 @@ u8 smig_pass_read(unsigned long pfn, void *to)
 		return SMIG_PAGE_FREE;
 	/* first: what is written from here on is another mark */
 	__clear_bit(pfn, wanted);
+	/* what it has become since the pass began */
+	if (may_be_shared_with_device(page))
+		__set_bit(pfn, quiet);
+	if (stretch.unsure)
+		smig_pass_mark(pfn, 1);
 	again = __test_and_clear_bit(pfn, sent);
 	if (smig_ram_is_free(page))
 		return SMIG_PAGE_FREE;

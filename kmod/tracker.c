@@ -104,11 +104,11 @@ SMIG_HOOK_FUNCTION(on_fault)
 SMIG_HOOK_FUNCTION(on_split)
 {
 	pmd_t *middle = (void *)SMIG_HOOK_ARGUMENT(regs, 1);
-	u64 entry = pmd_val(READ_ONCE(*middle));
+	pmd_t pmd = READ_ONCE(*middle);
 
-	if (works(HOOK_SPLIT) && current != READ_ONCE(walker) && entry & _PAGE_PRESENT &&
-	    !smig_walk_is_table(entry) && entry & SMIG_WRITTEN_BITS)
-		smig_pass_mark((entry & PTE_PFN_MASK & PMD_MASK) >> PAGE_SHIFT, PTRS_PER_PMD);
+	if (works(HOOK_SPLIT) && current != READ_ONCE(walker) && pmd_present(pmd) &&
+	    !smig_walk_is_table(pmd_val(pmd)) && pmd_val(pmd) & SMIG_WRITTEN_BITS)
+		smig_pass_mark(pmd_pfn(pmd), PTRS_PER_PMD);
 }
 
 SMIG_HOOK_FUNCTION(on_dirty)
@@ -296,6 +296,7 @@ struct pass {
 };
 
 #define HOT_SHARE 16		/* one of so many */
+#define LOCK_TRIES 50		/* a millisecond or two apart */
 
 static bool is_chosen(const struct smig_stretch *stretch, unsigned long pfn)
 {
@@ -455,8 +456,6 @@ static void look_at_area(struct vm_area_struct *vma, struct pass *pass)
 	bool special = smig_walk_is_special(vma);
 	unsigned long address, end;
 
-	if (special && pass->stretch)
-		return;
 	for (address = vma->vm_start; address < vma->vm_end; address = end) {
 		pmd_t *middle;
 
@@ -476,11 +475,21 @@ static void look_at_area(struct vm_area_struct *vma, struct pass *pass)
 	}
 }
 
+/* A page fault may wait for long for what it reads, and somebody for it: not to be waited for. */
+static int lock_soon(struct mm_struct *mm)
+{
+	int ret, tries = LOCK_TRIES;
+
+	while ((ret = smig_walk_lock(mm, true)) && tries-- && !fatal_signal_pending(current))
+		usleep_range(USEC_PER_MSEC, 2 * USEC_PER_MSEC);
+	return ret;
+}
+
 static int look_at_mm(struct mm_struct *mm, struct pass *pass)
 {
 	VMA_ITERATOR(iterator, mm, 0);
 	struct vm_area_struct *vma;
-	int ret = smig_walk_lock(mm, pass->stretch);
+	int ret = pass->stretch ? lock_soon(mm) : smig_walk_lock(mm, false);
 
 	if (ret)
 		return ret;
@@ -497,17 +506,16 @@ static int look_at_all(struct pass *pass)
 {
 	struct mm_struct **mms;
 	long i, nr = smig_walk_hold_mms(&mms, NULL);
-	int ret = 0;
+	int ret = 0, one;
 
 	if (nr < 0)
 		return nr;
-	for (i = 0; i < nr && !ret; i++) {
-		ret = look_at_mm(mms[i], pass);
-		if (ret == -EAGAIN)
-			ret = 0;
+	for (i = 0; i < nr && ret != -EINTR; i++) {
+		one = look_at_mm(mms[i], pass);
+		ret = one ?: ret;
 	}
 	/* may be the last references, and then their pages' dirtying is news */
-	smig_walk_drop_mms(mms, nr, false);
+	smig_walk_drop_mms(mms, nr, pass->stretch);
 	return ret;
 }
 
@@ -526,8 +534,8 @@ int smig_tracker_look(unsigned long *bitmap, unsigned long *hot, u64 *entries)
 }
 
 /*
- * The same, but only of the frames of @stretch, which lose the right to be written,
- * and of processes whose address space nobody has locked.
+ * The same, but only of the frames of @stretch, which lose the right to be written.
+ * An error: some may have kept it.
  */
 int smig_tracker_protect(unsigned long *bitmap, const struct smig_stretch *stretch)
 {
@@ -575,7 +583,7 @@ static void scan_leaf(u64 *entry, unsigned long nr, void *arg)
 
 	if (!(*entry & SMIG_WRITTEN_BITS))
 		return;
-	smig_bitmap_set(scan->bitmap, (*entry & PTE_PFN_MASK) >> PAGE_SHIFT & ~(nr - 1), nr);
+	smig_bitmap_set(scan->bitmap, smig_walk_leaf_pfn(entry, nr), nr);
 	smig_bitmap_set(scan->bitmap, __pa(entry) >> PAGE_SHIFT, 1);
 }
 

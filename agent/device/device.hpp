@@ -29,7 +29,7 @@ public:
 
     virtual Result<void> prepare(smig_prepare& prepare) = 0;
     virtual Result<void> track(smig_track& track, std::uint32_t flags) = 0;
-    // `flags`: of SMIG_PASS_NO_ANON, SMIG_PASS_NO_HOT.
+    // `flags`: of SMIG_PASS_NO_ANON, SMIG_PASS_NO_HOT, SMIG_PASS_UNREAD.
     virtual Result<void> pass(smig_pass& pass, std::uint32_t flags) = 0;
     virtual Result<void> owe(smig_owe& owe) = 0;
     // Returns twice; see the header.  `flags`: of SMIG_CAPTURE_VERIFY, SMIG_CAPTURE_OWE.

@@ -13,7 +13,8 @@ namespace {
 
 constexpr std::uint64_t kSampleNs = 3'000'000'000;  // a dry run sends so long, and watches as long again
 constexpr std::uint64_t kBurstBytes = 1 << 20;      // of a capped pass: one frame of pages
-constexpr std::array<std::uint32_t, 3> kFirstPass{SMIG_PASS_NO_ANON, SMIG_PASS_NO_HOT, 0};
+constexpr std::array<std::uint32_t, 3> kFirstPass{SMIG_PASS_NO_ANON, SMIG_PASS_NO_HOT | SMIG_PASS_UNREAD,
+                                                   SMIG_PASS_UNREAD};
 constexpr std::array<std::uint32_t, 1> kWhole{0};
 constexpr std::array<std::uint32_t, 1> kWithoutAnonymous{SMIG_PASS_NO_ANON};
 
@@ -105,8 +106,10 @@ PassRunner::Step PassRunner::begin() {
 // Another part of the pass that is under way.
 PassRunner::Step PassRunner::begin_part() {
     auto found = find(parts_to_come_.front());
-    if (!found)
+    if (!found) {
+        under_way_ = false;
         return std::optional<SourceEvent>(source_event::Broken{SMIG_REASON_DEVICE, found.error().text});
+    }
     parts_to_come_ = parts_to_come_.subspan(1);
     seen_.pages += found.value().pages;
     next_ = frames_.next(Pfn{0});

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sends memory in passes while the guest runs, batch by batch, and says when they end and what stays owed.
 //
-// The first pass has parts: what is not anonymous, which is hardly written; then anonymous memory; and of that
-// what was written meanwhile at last, so that there is the least time to write it once more.
+// The first pass has parts, and brings every page once: what is not anonymous, which is hardly written; then
+// anonymous memory; and of that what was written meanwhile at last, so that there is the least time to write it
+// once more.
 // Thread: the stop process's.
 #pragma once
 

@@ -232,11 +232,12 @@ struct smig_track {
  */
 #define SMIG_PASS_NO_ANON 1	/* leaves out what could be owed: anonymous memory */
 /*
- * Leaves out anonymous memory of which much was written since the last PASS, by page
- * tables' dirty bits, 2 MiB of an address space at a time.  To be read in the end: the
- * less time there is to write it again.
+ * Leaves out anonymous memory of which much was written since the last PASS (in the first
+ * one: ever), by page tables' dirty bits, 2 MiB of an address space at a time.  To be read
+ * in the end: the less time there is to write it again.  SMIG_TRACK_HASH knows of none.
  */
 #define SMIG_PASS_NO_HOT 2
+#define SMIG_PASS_UNREAD 4	/* only what no pass has read yet; the rest is left for the next */
 struct smig_pass {
 	__u32 size;
 	__u32 flags;

@@ -37,8 +37,6 @@ struct Pass {
         return device.call(SMIG_IOC_PASS, answer);
     }
 
-    bool has(uint64_t pfn) const { return bitmap[pfn / 64] >> (pfn % 64) & 1; }
-
     int read_all(const Device& device) {
         uint64_t bits = 0;
         std::vector<uint64_t> pfns;
