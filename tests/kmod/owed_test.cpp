@@ -289,7 +289,7 @@ TEST_CASE("marking needs tracking, and what is wrong with the calls is refused")
     argument.flags = 1;
     CHECK(device.call(SMIG_IOC_OWE, argument) == EINVAL);
     Pass pass;
-    CHECK(pass.take(device, 2) == EINVAL);
+    CHECK(pass.take(device, 8) == EINVAL);
     smig_fault fault;
     CHECK(read(device.file(), &fault, sizeof fault) == -1);
     CHECK(errno == EBADFD);
