@@ -22,7 +22,7 @@ static inline bool smig_walk_is_table(u64 entry)
 	return (entry & _PAGE_PRESENT) && !(entry & _PAGE_PSE);
 }
 
-/* Frames that a large entry maps begin here; what is out of reach for a while has its bits inverted. */
+/* The first frame that a large entry maps; one that is out of reach for a while is inverted. */
 static inline unsigned long smig_walk_leaf_pfn(const u64 *entry, unsigned long nr)
 {
 	return nr == PTRS_PER_PMD ? pmd_pfn(*(const pmd_t *)entry) : pud_pfn(*(const pud_t *)entry);
