@@ -189,13 +189,17 @@ class Machine:
         return self.process.poll() is None
 
     def boot_failed(self) -> str:
-        """Why this VM never came so far as to run anything of ours, if that is so; empty otherwise."""
+        """Why this VM did not come up, if that is not our doing; empty otherwise."""
         try:
             self.process.wait(2)
         except subprocess.TimeoutExpired:
             console = self.console()
-            stalled = "detected stall" in console and "selfmigrate: " not in console
-            return "its kernel stalled before our module was loaded" if stalled else ""
+            if "detected stall" in console and "selfmigrate: " not in console:
+                return "its kernel stalled before our module was loaded"
+            # a processor that has seen less than ten ticks since it was started: none of its timers comes any more
+            if re.search(r"Possible timer handling issue on cpu=\d+ timer-softirq=\d\b", console):
+                return "the emulator has lost a processor's timer"
+            return ""
         said = self._errors_path.read_text(errors="replace").strip()
         return said if "Assertion" in said else ""
 
