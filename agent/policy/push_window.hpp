@@ -5,8 +5,7 @@
 // Both factors come from the acknowledgements: the shortest time from sending a frame to hearing that it was
 // taken, and the bytes taken a second.  A window that is too small measures its own rate; it grows by the
 // gain until time begins to be spent in queues, and there it stays.  At the other end pages are installed by
-// a process that has to be woken up: for that time as well there is something on its way, and less of it while
-// faults come, which would wait behind it.  Where faults take
+// a process that has to be woken up: for that time as well there is something on its way.  Where faults take
 // turns with what is pushed the rate that is measured falls, and the window with it, and the rate with that:
 // so at least half of what the link was seen to take is believed.
 #pragma once
@@ -28,11 +27,6 @@ public:
         set_bytes();
     }
     [[nodiscard]] std::uint64_t bytes() const { return bytes_; }
-    // Somebody waits.
-    void faulted() {
-        since_fault_ = 0;
-        set_bytes();
-    }
     // A frame of so many bytes was taken, so long after it was sent.
     void taken(std::uint64_t bytes, std::uint64_t after_ns, std::uint64_t now_ns);
     [[nodiscard]] std::uint64_t shortest_ns() const { return shortest_ns_; }
@@ -40,7 +34,6 @@ public:
 
     static constexpr std::uint64_t kLeast = 96 << 10;
     static constexpr std::uint64_t kMost = 4 << 20;
-    static constexpr std::uint64_t kCalm = 2 << 20;  // taken without a fault: there may be no more
 
 private:
     void set_bytes();
@@ -49,8 +42,7 @@ private:
     double bytes_per_s_;
     double seen_bytes_per_s_ = 0;  // before
     std::uint64_t bytes_ = kLeast;
-    std::uint64_t since_fault_ = kCalm;  // bytes taken
-    std::uint64_t since_ns_ = 0;         // of the interval that is measured
+    std::uint64_t since_ns_ = 0;  // of the interval that is measured
     std::uint64_t in_interval_ = 0;
 };
 

@@ -79,7 +79,6 @@ void OwedDispatch::fetch(std::span<const std::uint64_t> pfns, bool again) {
         const auto place = index_.find(pfn);
         if (place && begun_) {
             order_.faulted(*place);
-            window_.faulted();
             std::erase(guesses_, *place);
             // On its way already, or there.
             if (!again && !left_.test(*place)) continue;

@@ -128,19 +128,6 @@ TEST_CASE("the push window does not collapse when faults leave little room for w
     CHECK(window.bytes() >= first / 2);
 }
 
-TEST_CASE("while faults come less is on its way than when none has come for a while") {
-    PushWindow window(4'000'000, 0);
-    window.expect(100e6);
-    const std::uint64_t calm = window.bytes();
-    window.faulted();
-    CHECK(window.bytes() < calm * 3 / 4);
-    CHECK(window.bytes() > 400'000);  // what the link holds
-    std::uint64_t now = 1'000'000'000;
-    for (std::uint64_t taken = 0; taken < 4 * PushWindow::kCalm; taken += 1'000'000)
-        window.taken(1'000'000, 4'000'000, now += 10'000'000);
-    CHECK(window.bytes() >= calm * 9 / 10);
-}
-
 TEST_CASE("the push window has a least and a most") {
     CHECK(PushWindow(0, 0).bytes() == PushWindow::kLeast);
     CHECK(PushWindow(1'000, 1e6).bytes() == PushWindow::kLeast);
