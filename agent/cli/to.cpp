@@ -268,6 +268,13 @@ int to_command(int argc, const char* const* argv) {
     app.add_option("--bandwidth", arguments.bandwidth,
                    "send no faster than this while the guest runs, for example 500mbit or 20MB; 0: no cap")
         ->type_name("RATE");
+    app.add_option(
+           "--nice", transfer.nice,
+           "the priority of what sends while the guest runs: the lower, the sooner the move is over, and "
+           "the less processor time it leaves to the guest until then")
+        ->type_name("N")
+        ->check(CLI::Range(-20, 19))
+        ->capture_default_str();
     app.add_option("--compress", arguments.compress, "pack pages with LZ4: auto (when it is faster), on, off")
         ->check(CLI::IsMember({"auto", "on", "off"}))
         ->capture_default_str();

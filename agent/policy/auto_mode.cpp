@@ -31,7 +31,8 @@ AutoDecision AutoPolicy::before_pass(const AutoSeen& seen) const {
                             : static_cast<double>(seen.pages) / static_cast<double>(seen.previous_pages);
     const double run = seen.runs == 0 ? 0 : static_cast<double>(seen.pages) / static_cast<double>(seen.runs);
     const std::string measured = fmt::format(
-        "{:.1f} MiB were written within {:.1f} s of being sent ({:.1f} MiB/s, {:.1f} frames side by side); the link takes "
+        "{:.1f} MiB were written within {:.1f} s of being sent ({:.1f} MiB/s, {:.1f} frames side by side); "
+        "the link takes "
         "{:.1f} "
         "MiB/s, round trip {:.1f} ms",
         mib(seen.changed_pages), seconds, seconds > 0 ? mib(seen.changed_pages) / seconds : 0, run,

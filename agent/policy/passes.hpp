@@ -3,11 +3,11 @@
 //
 // What must be sent in the stop is what changes until then, each page from when it was read.  Each PASS
 // measures a point of the curve "pages changed within a time": so many since the pass before read them, which
-// it did one after another, half its duration before its end in the mean.  The curve rises ever more slowly, for pages that
-// are written again and again count once: between a hot set (a constant, exponent 0) and writes all over the
-// memory (a line, exponent 1) it is close to a power of the time, and two passes of different length give the
-// exponent. Before there are two, the set is taken as constant, which promises too little rather than too
-// much.  At the end of a pass its own pages were read half its duration ago.
+// it did one after another, half its duration before its end in the mean.  The curve rises ever more slowly,
+// for pages that are written again and again count once: between a hot set (a constant, exponent 0) and
+// writes all over the memory (a line, exponent 1) it is close to a power of the time, and two passes of
+// different length give the exponent. Before there are two, the set is taken as constant, which promises too
+// little rather than too much.  At the end of a pass its own pages were read half its duration ago.
 //
 // What a page costs in the stop is what it cost in the pass before: time to read it, and bytes on the link
 // after those that turned out to be the same, all-zero or packed.
@@ -28,16 +28,18 @@ struct PassLimits {
 
 // One pass, when its last page has been read.
 struct PassSeen {
-    std::uint64_t number = 0;             // 1, 2, ...
-    std::uint64_t pages = 0;              // what PASS said is to be read
-    std::uint64_t changed_pages = 0;      // of these, read before
-    std::uint64_t exposed_ns = 0;         // in the mean, from the pass before reading a page to this PASS; 0 in the first
-    std::uint64_t took_ns = 0;            // from its PASS to its last page
-    std::uint64_t payload_bytes = 0;      // of its frames
-    std::uint64_t read_ns = 0;            // of took_ns, in READ
+    std::uint64_t number = 0;         // 1, 2, ...
+    std::uint64_t pages = 0;          // what PASS said is to be read
+    std::uint64_t changed_pages = 0;  // of these, read before
+    std::uint64_t exposed_ns =
+        0;  // in the mean, from the pass before reading a page to this PASS; 0 in the first
+    std::uint64_t took_ns = 0;        // from its PASS to its last page
+    std::uint64_t payload_bytes = 0;  // of its frames
+    std::uint64_t read_ns = 0;        // of took_ns, in READ
 };
 
-// How long ago a pass that took so long read its pages, in the mean, when `since_ns` have gone by since its PASS.
+// How long ago a pass that took so long read its pages, in the mean, when `since_ns` have gone by since its
+// PASS.
 [[nodiscard]] std::uint64_t mean_exposure_ns(std::uint64_t since_ns, std::uint64_t took_ns);
 
 struct PassDecision {

@@ -19,6 +19,7 @@ struct TransferOptions {
     PassLimits passes;
     std::int64_t push_after_ms = 0;           // test aid: owed pages that nobody asked for wait so long
     std::uint64_t bandwidth_bytes_per_s = 0;  // of the passes; 0: no cap
+    int nice = -10;                           // of what sends them
     Compress compress = Compress::automatic;
     bool verify = false;  // the stop hashes what it believes unchanged
     bool hash = false;  // no page table is asked what has changed: every pass reads all, the stop hashes all

@@ -14,7 +14,7 @@ namespace {
 constexpr std::uint64_t kSampleNs = 3'000'000'000;  // a dry run sends so long, and watches as long again
 constexpr std::uint64_t kBurstBytes = 1 << 20;      // of a capped pass: one frame of pages
 constexpr std::array<std::uint32_t, 3> kFirstPass{SMIG_PASS_NO_ANON, SMIG_PASS_NO_HOT | SMIG_PASS_UNREAD,
-                                                   SMIG_PASS_UNREAD};
+                                                  SMIG_PASS_UNREAD};
 constexpr std::array<std::uint32_t, 1> kWhole{0};
 constexpr std::array<std::uint32_t, 1> kWithoutAnonymous{SMIG_PASS_NO_ANON};
 

@@ -2,9 +2,8 @@
 // Sends memory in passes while the guest runs, batch by batch, and says when they end and what stays owed.
 //
 // The first pass has parts, and brings every page once: what is not anonymous, which is hardly written; then
-// anonymous memory; and of that what was written meanwhile at last, so that there is the least time to write it
-// once more.
-// Thread: the stop process's.
+// anonymous memory; and of that what was written meanwhile at last, so that there is the least time to write
+// it once more. Thread: the stop process's.
 #pragma once
 
 #include <cstdint>
@@ -88,8 +87,8 @@ private:
 
     Parts parts_;
     const ModeTraits& mode_;
-    ImageBitmap frames_;  // to be read in this pass
-    Pfn next_;            // of them
+    ImageBitmap frames_;                            // to be read in this pass
+    Pfn next_;                                      // of them
     std::span<const std::uint32_t> parts_to_come_;  // of this pass: flags of its PASS
     std::uint64_t passes_begun_ = 0;
     bool following_ = false;

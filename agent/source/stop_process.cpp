@@ -3,6 +3,7 @@
 
 #include <poll.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -75,6 +76,8 @@ private:
     // Everything that is needed while the guest is stopped.
     Result<void> get_ready() {
         pulse_();
+        // What a slow pass sends is written again meanwhile: a short one costs the guest no more, and ends.
+        (void)::setpriority(PRIO_PROCESS, 0, plan_.transfer.nice);
         if (auto locked = lock_memory(); !locked) return locked;
         auto opened = plan_.open_device();
         if (!opened) return opened.error();

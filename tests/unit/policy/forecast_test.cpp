@@ -42,7 +42,8 @@ TEST_CASE("what is written is scaled up from the share that was sent") {
 }
 
 TEST_CASE("a guest that writes faster than the link sends does not converge") {
-    // a line: 8,000 of the quarter in 1.25 s, which they have been there in the mean, thrice as many in thrice the time
+    // a line: 8,000 of the quarter in 1.25 s, which they have been there in the mean, thrice as many in
+    // thrice the time
     const auto result = forecast(sample(8'000, 24'000), PassLimits{}, 40e6);
     CHECK(result.stop_reason == SMIG_STOP_NO_GAIN);
     CHECK(result.stop_pages > 50'000);

@@ -77,7 +77,8 @@ TEST_CASE("a guest that writes faster than the link is stopped, not sent for eve
     CHECK(course.decisions.size() <= 4);
 }
 
-TEST_CASE("a guest that writes less than twice what the link takes converges: half of it is read as written") {
+TEST_CASE(
+    "a guest that writes less than twice what the link takes converges: half of it is read as written") {
     const Course course = run({}, 1e6, [](double s) { return 40000 * s; });
     CHECK(course.decisions.back().stop == SMIG_STOP_WITHIN_LIMIT);
 }
