@@ -23,9 +23,9 @@ struct AutoSeen {
     std::uint64_t changed_pages = 0;   // of these, read before
     std::uint64_t previous_pages = 0;  // that the pass before had to read
     std::uint64_t exposed_ns = 0;      // PassSeen's
-    std::uint64_t runs = 0;  // of neighbouring frames among `pages`
-    double page_ns = 0;      // what a page took in the pass before
-    double bytes_per_s = 0;  // of the link
+    std::uint64_t runs = 0;            // of neighbouring frames among `pages`
+    double page_ns = 0;                // what a page took in the pass before
+    double bytes_per_s = 0;            // of the link
     std::uint64_t rtt_ns = 0;
 };
 

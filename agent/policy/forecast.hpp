@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a move would be like, from a few seconds of one that is then called off.  Pure.
 //
-// Measured is how many of the pages that were sent are written within two times of it; PassPolicy's curve through
-// the two points, scaled up from the sent share to all pages in use, says what each pass would leave.
+// Measured is how many of the pages that were sent are written within two times of it; PassPolicy's curve
+// through the two points, scaled up from the sent share to all pages in use, says what each pass would leave.
 #pragma once
 
 #include <cstdint>
