@@ -159,7 +159,8 @@ int smig_pass_start(struct smig_track *arg)
 		goto failed;
 	arg->split_us = (ktime_get_ns() - begun) / NSEC_PER_USEC;
 	passes = 0;
-	stretch.frames = (struct smig_stretch){ .chosen = chosen };
+	memset(&stretch, 0, sizeof(stretch));
+	stretch.frames.chosen = chosen;
 	stretch.pages = LEAST_STRETCH;
 	WRITE_ONCE(smig_following, true);
 	return 0;

@@ -293,6 +293,7 @@ struct pass {
 	const struct smig_stretch *stretch;	/* NULL: only look */
 	unsigned long *hot;	/* when looking: frames side by side of which many were written */
 	u64 entries;		/* writable or dirty; of the stretch, if there is one */
+	unsigned int tries;	/* to lock address spaces, all of them together */
 };
 
 #define HOT_SHARE 16		/* one of so many */
@@ -476,12 +477,14 @@ static void look_at_area(struct vm_area_struct *vma, struct pass *pass)
 }
 
 /* A page fault may wait for long for what it reads, and somebody for it: not to be waited for. */
-static int lock_soon(struct mm_struct *mm)
+static int lock_soon(struct mm_struct *mm, struct pass *pass)
 {
-	int ret, tries = LOCK_TRIES;
+	int ret;
 
-	while ((ret = smig_walk_lock(mm, true)) && tries-- && !fatal_signal_pending(current))
+	while ((ret = smig_walk_lock(mm, true)) && pass->tries && !fatal_signal_pending(current)) {
+		pass->tries--;
 		usleep_range(USEC_PER_MSEC, 2 * USEC_PER_MSEC);
+	}
 	return ret;
 }
 
@@ -489,7 +492,7 @@ static int look_at_mm(struct mm_struct *mm, struct pass *pass)
 {
 	VMA_ITERATOR(iterator, mm, 0);
 	struct vm_area_struct *vma;
-	int ret = pass->stretch ? lock_soon(mm) : smig_walk_lock(mm, false);
+	int ret = pass->stretch ? lock_soon(mm, pass) : smig_walk_lock(mm, false);
 
 	if (ret)
 		return ret;
@@ -539,7 +542,7 @@ int smig_tracker_look(unsigned long *bitmap, unsigned long *hot, u64 *entries)
  */
 int smig_tracker_protect(unsigned long *bitmap, const struct smig_stretch *stretch)
 {
-	struct pass pass = { .bitmap = bitmap, .stretch = stretch };
+	struct pass pass = { .bitmap = bitmap, .stretch = stretch, .tries = LOCK_TRIES };
 
 	return look_at_all(&pass);
 }

@@ -31,8 +31,8 @@ struct PassSeen {
     std::uint64_t number = 0;         // 1, 2, ...
     std::uint64_t pages = 0;          // what PASS said is to be read
     std::uint64_t changed_pages = 0;  // of these, read before
-    std::uint64_t exposed_ns =
-        0;  // in the mean, from the pass before reading a page to this PASS; 0 in the first
+    // In the mean, from the pass before reading a page to this PASS; 0 in the first.
+    std::uint64_t exposed_ns = 0;
     std::uint64_t took_ns = 0;        // from its PASS to its last page
     std::uint64_t payload_bytes = 0;  // of its frames
     std::uint64_t read_ns = 0;        // of took_ns, in READ

@@ -150,6 +150,19 @@ int64_t judge(int passes, const std::function<void()>& then = [] {}) {
     return static_cast<int64_t>(answer.missed_pages);
 }
 
+// A capture in a guest that is quiet, with room for all that a test has written.
+void nothing_is_missed(const Device& device) {
+    smig_prepare again{};
+    again.size = sizeof again;
+    again.extra_shadow_pages = 2 * Written::kPages;
+    REQUIRE(device.call(SMIG_IOC_PREPARE, again) == 0);
+    Judged judged;
+    REQUIRE(judged.take(device) == 0);
+    CHECK(judged.answer.verified_pages > judged.answer.header.image_pages / 2);
+    CHECK(judged.answer.missed_pages == 0);
+    CHECK(device.plain(SMIG_IOC_THAW) == 0);
+}
+
 }  // namespace
 
 TEST_CASE("under load, nothing that changed is taken for unchanged") {
@@ -230,13 +243,7 @@ TEST_CASE("what is written in a pass before it is read is not news to the next o
         REQUIRE(next.read_all(device) == 0);
         memory.write();
     }
-    Judged judged;
-    const int failed = judged.take(device);
-    if (failed != ENOSPC && failed != EAGAIN) {
-        REQUIRE(failed == 0);
-        CHECK(judged.answer.missed_pages == 0);
-        CHECK(device.plain(SMIG_IOC_THAW) == 0);
-    }
+    nothing_is_missed(device);
 }
 
 TEST_CASE("what a device may write from some moment of a pass on is looked at in the stop") {
@@ -301,13 +308,7 @@ TEST_CASE("what is written a good deal can be left for the end of a pass") {
     CHECK(hot.in(fourth) < Written::kPages / 20);
     REQUIRE(fifth.begin(device) == 0);
     CHECK(hot.in(fifth) > Written::kPages * 9 / 10);
-    Judged judged;
-    const int failed = judged.take(device);
-    if (failed != ENOSPC && failed != EAGAIN) {
-        REQUIRE(failed == 0);
-        CHECK(judged.answer.missed_pages == 0);
-        CHECK(device.plain(SMIG_IOC_THAW) == 0);
-    }
+    nothing_is_missed(device);
 }
 
 TEST_CASE("a stop without passes sends everything; one after passes, less") {
