@@ -452,7 +452,7 @@ static int do_install(struct file *file, void *data)
 	u32 origin = arg->flags & SMIG_INSTALL_ORIGIN;
 	int ret;
 
-	if (arg->flags & ~(SMIG_INSTALL_ORIGIN | SMIG_INSTALL_ZERO) ||
+	if (arg->flags & ~(SMIG_INSTALL_ORIGIN | SMIG_INSTALL_ZERO) || arg->reserved ||
 	    origin > SMIG_INSTALL_PUSHED)
 		return -EINVAL;
 	ret = get_batch(arg->pfns, arg->nr);

@@ -63,14 +63,17 @@ bool smig_owed_rehearse(void)
 	return true;
 }
 
-/* The contents are there.  Nobody else clears bits in MISSING. */
-static void install(unsigned long pfn, u32 origin, u64 install_ns)
+/*
+ * The contents are there.  Nobody else clears bits in MISSING.  Whether somebody waited
+ * for them.
+ */
+static bool install(unsigned long pfn, u32 origin, u64 install_ns)
 {
 	struct folio *folio = page_folio(pfn_to_page(pfn));
 	struct smig_fault_times times;
 
 	if (!smig_owed_claim(pfn))
-		return;
+		return false;
 	times = smig_fault_release(folio);
 	if (!smig_owed_put_back(folio)) {
 		figures.freed++;
@@ -82,6 +85,7 @@ static void install(unsigned long pfn, u32 origin, u64 install_ns)
 		__set_bit(pfn, smig_owed.pushed);
 	}
 	smig_fault_mapped(pfn, install_ns, times);
+	return times.first_ns;
 }
 
 /* Under smig.lock, state CLONE or OWING; @pfns are arg->nr frames. */
@@ -93,6 +97,7 @@ int smig_owed_install(struct smig_install *arg, const u64 *pfns)
 	u32 i;
 
 	arg->installed = 0;
+	arg->awaited = 0;
 	WRITE_ONCE(smig_owed.installer, current);
 	for (i = 0; i < arg->nr && !ret; i++) {
 		void *to;
@@ -108,7 +113,7 @@ int smig_owed_install(struct smig_install *arg, const u64 *pfns)
 			ret = -EFAULT;
 		if (ret)
 			continue;
-		install(pfns[i], arg->flags & SMIG_INSTALL_ORIGIN, install_ns);
+		arg->awaited += install(pfns[i], arg->flags & SMIG_INSTALL_ORIGIN, install_ns);
 		arg->installed++;
 	}
 	WRITE_ONCE(smig_owed.installer, NULL);

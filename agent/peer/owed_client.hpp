@@ -70,6 +70,7 @@ private:
     void repeat();
     void look();
     void wait();
+    [[nodiscard]] bool rests() const;
     void answer_connects();
     void read_faults();
     void receive(smig_wire_owed_role role);
@@ -86,6 +87,7 @@ private:
     std::unique_ptr<Buffers> buffers_;
     std::vector<pollfd> polled_;
     std::int64_t later_ms_ = 0;
+    std::uint64_t rests_until_ns_ = 0;
 };
 
 }  // namespace smig

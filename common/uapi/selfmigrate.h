@@ -34,7 +34,7 @@
 #include <linux/ioctl.h>
 #include <linux/types.h>
 
-#define SMIG_ABI_VERSION 7
+#define SMIG_ABI_VERSION 8
 #define SMIG_DEVICE_NAME "selfmigrate"
 
 /* What the module is doing; SMIG_IOC_STATUS reports it. */
@@ -378,6 +378,8 @@ struct smig_install {
 	__u64 data;		/* in */
 	__u32 nr;		/* in */
 	__u32 installed;	/* out: pages that were missing until now */
+	__u32 awaited;		/* out: of these, somebody waited for so many */
+	__u32 reserved;
 	__u64 left;		/* out: pages still missing */
 };
 

@@ -23,6 +23,10 @@ INTERRUPT = (
 )
 
 
+# Of all of its processes: what nice(1) sets.
+PRIORITIES = 'for p in $(pidof selfmigrate); do cut -d " " -f 19 "/proc/$p/stat"; done 2>/dev/null; true'
+
+
 def _wait_for_pass(scene: Scene, number: int) -> dict:
     """What `selfmigrate status --json` says once this pass has begun."""
     answer = scene.run(
@@ -49,6 +53,8 @@ def orders(logs: Path, series: str, vcpus: int) -> None:
                     status["state"] == "source-passing" and status["pages"] > 0,
                     f"{what}: status says {status}",
                 )
+                nice = scene.run(PRIORITIES).split()
+                expect("-10" in nice and "0" in nice, f"{what}: priorities are {nice}")
                 scene.run(order)
                 expect(session.wait(PASS_S) == 1, f"{what}: the move did not end with 1:\n{session.text}")
                 expect("cancelled" in session.text, f"{what}: it does not say why:\n{session.text}")
@@ -61,8 +67,12 @@ def orders(logs: Path, series: str, vcpus: int) -> None:
             "no move is under way" in scene.run("selfmigrate cancel 2>&1; true"),
             "cancel says nothing of there being no move",
         )
-        session = scene.setup.move(number, *SLOW, "--verify", "--json", "/run/switched.json")
+        session = scene.setup.move(
+            number, *SLOW, "--nice", "7", "--verify", "--json", "/run/switched.json"
+        )
         _wait_for_pass(scene, 1)
+        nice = scene.run(PRIORITIES).split()
+        expect("7" in nice and "-10" not in nice, f"--nice 7: priorities are {nice}")
         # The guest may be gone before the answer of this command is: so that comes first.
         scene.run("(sleep 1; selfmigrate switch-now) >/run/switch-now.log 2>&1 &")
         expect(session.wait(PASS_S) == 0, f"switch-now: it did not move:\n{session.text}")

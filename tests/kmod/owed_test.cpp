@@ -154,8 +154,11 @@ public:
         argument.data = reinterpret_cast<uint64_t>(data.data());
         argument.nr = static_cast<uint32_t>(pfns.size());
         const int failed = device_.call(SMIG_IOC_INSTALL, argument);
-        if (!failed) left = argument.left;
-        return failed;
+        if (failed) return failed;
+        left = argument.left;
+        CHECK(argument.awaited <= argument.installed);
+        awaited += argument.awaited;
+        return 0;
     }
 
     // What was asked for, and what stands next to it; then @push more pages.
@@ -185,6 +188,7 @@ public:
     }
 
     uint64_t left;
+    uint64_t awaited = 0;
     std::map<uint64_t, int> announced;
 
 private:
@@ -270,6 +274,8 @@ void fetch_all(bool with_other_load) {
     CHECK(status.left_pages == 0);
     CHECK(status.owed_pages == rehearsal.pages.size());
     CHECK(status.demand_pages >= server.announced.size());
+    CHECK(server.awaited <= status.demand_pages);
+    CHECK(server.awaited + status.freed_pages >= server.announced.size());
     smig_fault none;
     CHECK(read(device.file(), &none, sizeof none) == 0);
 }
@@ -683,6 +689,10 @@ TEST_CASE("in OWING the state outlives its file, another adopts it, and no other
     bad.nr = 1;
     CHECK(second.call(SMIG_IOC_INSTALL, bad) == EINVAL);
     bad.nr = 0;
+    CHECK(second.call(SMIG_IOC_INSTALL, bad) == EINVAL);
+    bad.nr = 1;
+    one[0] = rehearsal.pages[0].pfn;
+    bad.reserved = 1;
     CHECK(second.call(SMIG_IOC_INSTALL, bad) == EINVAL);
     for (int i = 0; i < 100000 && server.left; i++) server.turn(64, 0);
     CHECK(second.state() == SMIG_STATE_SOURCE);

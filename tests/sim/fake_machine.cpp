@@ -363,6 +363,7 @@ public:
             ++machine_.installs[pfns[i]];
             ++machine_.installed_by.at(flags & SMIG_INSTALL_ORIGIN);
             ++install.installed;
+            if (machine_.waited[pfns[i]]) ++install.awaited;
         }
         install.left = machine_.missing_pages;
         end_owing();
