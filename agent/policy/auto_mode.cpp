@@ -26,9 +26,11 @@ AutoDecision AutoPolicy::before_pass(const AutoSeen& seen) const {
     const double seconds = static_cast<double>(seen.exposed_ns) / 1e9;
     const double send_ms = static_cast<double>(seen.pages) * seen.page_ns / 1e6;
     const double limit_ms = static_cast<double>(limits_.downtime_limit_ms);
-    const double kept = seen.previous_pages == 0
+    const double left = seen.previous_pages == 0
                             ? 1
                             : static_cast<double>(seen.pages) / static_cast<double>(seen.previous_pages);
+    // Written evenly, what this pass reads will be read half its time before the next, in the mean.
+    const double kept = std::max(left, seconds > 0 ? send_ms / 2 / (seconds * 1e3) : 0);
     const double run = seen.runs == 0 ? 0 : static_cast<double>(seen.pages) / static_cast<double>(seen.runs);
     const std::string measured = fmt::format(
         "{:.1f} MiB were written within {:.1f} s of being sent ({:.1f} MiB/s, {:.1f} frames side by side); "

@@ -3,9 +3,10 @@
 // afterwards, and whether speculation pays.  Pure.
 //
 // After the first pass the tracker says how much was written meanwhile.  While each pass leaves clearly less
-// than the one before, and few of them will do, passes go on: nothing is owed then, and no fault waits.  When
-// they do not converge, the guest is stopped at once, and what is anonymous of the rest stays owed: the stop
-// does not pay for the guest's dirty rate.
+// than the one before, and few of them will do, passes go on: nothing is owed then, and no fault waits.  What
+// one leaves is known before it is made, if it is taken to be written as evenly as until now: what is read so
+// much sooner before the next, by so much less.  When they do not converge, the guest is stopped at once, and
+// what is anonymous of the rest stays owed: the stop does not pay for the guest's dirty rate.
 #pragma once
 
 #include <cstdint>

@@ -30,6 +30,12 @@ std::uint64_t mean_exposure_ns(std::uint64_t since_ns, std::uint64_t took_ns) {
     return since_ns - std::min(since_ns, took_ns / 2);
 }
 
+std::uint64_t mean_exposure_ns(const ReadSpan& pass, const ReadSpan& last_part, std::uint64_t changed_pages,
+                               std::uint64_t now_ns) {
+    const ReadSpan& read = last_part.pages >= changed_pages / 2 ? last_part : pass;
+    return mean_exposure_ns(now_ns - read.begun_ns, read.ended_ns - read.begun_ns);
+}
+
 double PassPolicy::expect_pages(const PassSeen& pass) {
     // The first pass reads everything; nothing was measured yet, and no more than everything can change.
     if (pass.exposed_ns == 0) return as_double(pass.pages);

@@ -42,6 +42,18 @@ struct PassSeen {
 // PASS.
 [[nodiscard]] std::uint64_t mean_exposure_ns(std::uint64_t since_ns, std::uint64_t took_ns);
 
+// Pages and when they were read, one after another.
+struct ReadSpan {
+    std::uint64_t begun_ns = 0;
+    std::uint64_t ended_ns = 0;
+    std::uint64_t pages = 0;
+};
+
+// The same of what has changed since.  The last part of a pass is of what is written most, so that most of it
+// is from there, if that had as many pages.
+[[nodiscard]] std::uint64_t mean_exposure_ns(const ReadSpan& pass, const ReadSpan& last_part,
+                                             std::uint64_t changed_pages, std::uint64_t now_ns);
+
 struct PassDecision {
     std::optional<smig_wire_stop_reason> stop;  // none: another pass
     std::uint64_t expected_pages = 0;           // that a stop now would have to send

@@ -76,17 +76,16 @@ PassRunner::Step PassRunner::begin() {
     previous_pages_ = seen_.pages;
     previous_page_ns_ =
         seen_.pages == 0 ? 0 : static_cast<double>(seen_.took_ns) / static_cast<double>(seen_.pages);
-    const std::uint64_t previous_took_ns = seen_.took_ns;
     seen_ = {};
     seen_.number = ++passes_begun_;
     seen_.pages = pass.pages;
     seen_.changed_pages = pass.changed_pages;
     sample_.in_use_pages = pass.in_use_pages;
-    if (pass_begun_ns_ != 0)
-        seen_.exposed_ns = mean_exposure_ns(now_ns - pass_begun_ns_, previous_took_ns);
+    if (first_pass_ns_ != 0)
+        seen_.exposed_ns = mean_exposure_ns(pass_, part_, pass.changed_pages, now_ns);
     else
         first_pass_ns_ = now_ns;
-    pass_begun_ns_ = now_ns;
+    pass_ = part_ = {now_ns, now_ns, pass.pages};
     counts_before_ = parts_.sender.counts();
     next_ = frames_.next(Pfn{0});
     PassProgress& progress = parts_.shared.progress;
@@ -105,6 +104,7 @@ PassRunner::Step PassRunner::begin() {
 
 // Another part of the pass that is under way.
 PassRunner::Step PassRunner::begin_part() {
+    const std::uint64_t now_ns = mono_ns();
     auto found = find(parts_to_come_.front());
     if (!found) {
         under_way_ = false;
@@ -112,6 +112,7 @@ PassRunner::Step PassRunner::begin_part() {
     }
     parts_to_come_ = parts_to_come_.subspan(1);
     seen_.pages += found.value().pages;
+    part_ = {now_ns, now_ns, found.value().pages};
     next_ = frames_.next(Pfn{0});
     return std::optional<SourceEvent>();
 }
@@ -152,7 +153,7 @@ PassRunner::Step PassRunner::go_on() {
     progress.done_pages += frames_.count_in({first, PageCount{next_.value - first.value}}).value;
     progress.sent_bytes = sender.counts().payload_bytes;
     progress.bytes_per_s = static_cast<std::uint64_t>(link_bytes_per_s());
-    const bool sampled = parts_.transfer.dry_run && now_ns - pass_begun_ns_ >= kSampleNs;
+    const bool sampled = parts_.transfer.dry_run && now_ns - pass_.begun_ns >= kSampleNs;
     if (next_ < frames_.top() && !sampled) return std::optional<SourceEvent>();
     if (parts_.transfer.dry_run) return begin_watching();
     if (!parts_to_come_.empty()) return begin_part();
@@ -165,15 +166,15 @@ PassRunner::Step PassRunner::begin_watching() {
     if (auto sent = parts_.sender.flush(); !sent) return sent.error();
     const SentCounts counts = parts_.sender.counts() - counts_before_;
     sample_.read_pages = parts_.shared.progress.done_pages;
-    sample_.took_ns = mono_ns() - pass_begun_ns_;
+    sample_.took_ns = mono_ns() - pass_.begun_ns;
     sample_.payload_bytes = counts.payload_bytes;
     sample_.read_ns = counts.read_ns;
     auto found = look();
     if (!found)
         return std::optional<SourceEvent>(source_event::Broken{SMIG_REASON_DEVICE, found.error().text});
-    sample_.early_ns = mono_ns() - pass_begun_ns_;
+    sample_.early_ns = mono_ns() - pass_.begun_ns;
     sample_.early_changed_pages = found.value();
-    look_again_ns_ = pass_begun_ns_ + 2 * std::max(sample_.early_ns, kSampleNs);
+    look_again_ns_ = pass_.begun_ns + 2 * std::max(sample_.early_ns, kSampleNs);
     return std::optional<SourceEvent>();
 }
 
@@ -181,7 +182,7 @@ SourceEvent PassRunner::end_watching() {
     look_again_ns_ = 0;
     auto found = look();
     if (!found) return source_event::Broken{SMIG_REASON_DEVICE, found.error().text};
-    sample_.late_ns = mono_ns() - pass_begun_ns_;
+    sample_.late_ns = mono_ns() - pass_.begun_ns;
     sample_.late_changed_pages = found.value();
     forecast_ = forecast(sample_, parts_.transfer.passes, link_bytes_per_s());
     return source_event::CancelAsked{};
@@ -203,7 +204,8 @@ double PassRunner::link_bytes_per_s() const {
 SourceEvent PassRunner::end() {
     under_way_ = false;
     const SentCounts counts = parts_.sender.counts() - counts_before_;
-    seen_.took_ns = mono_ns() - pass_begun_ns_;
+    pass_.ended_ns = part_.ended_ns = mono_ns();
+    seen_.took_ns = pass_.ended_ns - pass_.begun_ns;
     seen_.payload_bytes = counts.payload_bytes;
     seen_.read_ns = counts.read_ns;
     const PassDecision decision = policy_.after(seen_, link_bytes_per_s());

@@ -99,13 +99,14 @@ private:
     AutoPolicy auto_policy_;
     Pacer pacer_;
     PassSeen seen_;
+    ReadSpan pass_;  // the last one that was begun
+    ReadSpan part_;  // its last part
     std::uint64_t previous_pages_ = 0;
     double previous_page_ns_ = 0;
     SentCounts counts_before_;  // this pass
     ForecastSample sample_;     // of a dry run
     Forecast forecast_;
     std::uint64_t look_again_ns_ = 0;
-    std::uint64_t pass_begun_ns_ = 0;
     std::uint64_t first_pass_ns_ = 0;
     std::uint64_t stop_reason_ = SMIG_STOP_NO_PASSES;
     std::string explanation_;

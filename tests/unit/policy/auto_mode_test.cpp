@@ -54,6 +54,16 @@ TEST_CASE("auto switches when passes do not converge, and gives the figures") {
     CHECK(says(decision, "3.0 frames"));
 }
 
+TEST_CASE("auto makes no pass in which as much is written as before it, however little the last one left") {
+    AutoSeen seen = pass(2, 30'000, 100'000);
+    CHECK_FALSE(policy().before_pass(seen).switch_now);
+    // It takes 1.2 s, so its pages are 0.6 s old in the mean.
+    seen.exposed_ns = 700'000'000;
+    const AutoDecision decision = policy().before_pass(seen);
+    CHECK(decision.switch_now);
+    CHECK(says(decision, "passes leave 84 %"));
+}
+
 TEST_CASE("auto switches when too many passes would be needed, or may not be made") {
     CHECK(policy().before_pass(pass(2, 4'900'000, 10'000'000)).switch_now);
     CHECK(AutoPolicy(PassLimits{2, 300, 0}).before_pass(pass(2, 30'000, 100'000)).switch_now);
