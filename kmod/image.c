@@ -29,8 +29,8 @@
 #include "symbols.h"
 #include "walk.h"
 
-/* Frames given back just before the freeze, for the stop's own allocations: 8 MiB. */
-#define RESERVE_PAGES 2048
+/* Frames given back just before the freeze, for the stop's own allocations: 4 MiB. */
+#define RESERVE_PAGES 1024
 
 /* At once, while installing of owed pages has to wait: 4 MiB. */
 #define GIVE_BACK_PAGES 1024UL
