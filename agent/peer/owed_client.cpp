@@ -23,9 +23,6 @@ constexpr smig_wire_owed_role kRoles[] = {SMIG_OWED_DEMAND, SMIG_OWED_PUSH};
 // Of one connection, before faults are looked for again, and for one acknowledgement.
 constexpr int kTurnFrames = 8;
 constexpr int kTurnPushed = 1;
-// Who waited for a page runs so long before more is installed that nobody waits for: on few processors it
-// would be next only when all that was pushed is in place.
-constexpr std::uint64_t kRestNs = 1'000'000;
 constexpr std::int64_t kNsPerS = 1'000'000'000;
 
 }  // namespace
@@ -72,9 +69,11 @@ void OwedClient::run() {
         wait();
         answer_connects();
         read_faults();
-        // Faults are answered by the first of the two.
-        for (const smig_wire_owed_role role : kRoles)
-            if (role != SMIG_OWED_PUSH || !rests()) receive(role);
+        receive(SMIG_OWED_DEMAND);
+        if (rest_ns() == 0) {
+            rest_.looked();
+            receive(SMIG_OWED_PUSH);
+        }
         perform(machine_.tick(mono_ms()));
         if (later_ms_ != 0 && mono_ms() >= later_ms_) {
             later_ms_ = 0;
@@ -85,14 +84,13 @@ void OwedClient::run() {
     if (later_ms_ != 0 && phase_.later) phase_.later();
 }
 
-bool OwedClient::rests() const {
-    return mono_ns() < rests_until_ns_;
+std::uint64_t OwedClient::rest_ns() const {
+    return rest_.left_ns(machine_.waits(), mono_ns());
 }
 
 void OwedClient::wait() {
     polled_.clear();
-    const std::uint64_t now_ns = mono_ns();
-    const std::uint64_t rest_ns = rests_until_ns_ - std::min(rests_until_ns_, now_ns);
+    const auto rest = static_cast<std::int64_t>(rest_ns());
     std::int64_t due = std::min(machine_.deadline_ms(), mono_ms() + kPulseMs);
     if (later_ms_ != 0) due = std::min(due, later_ms_);
     if (const int fd = phase_.device.fault_fd(); fd >= 0)
@@ -104,11 +102,11 @@ void OwedClient::wait() {
             polled_.push_back({one.connecting.get(), POLLOUT, 0});
             due = std::min(due, one.connect_by_ms);
         }
-        const bool silent = rest_ns != 0 && &one == &link(SMIG_OWED_PUSH);
+        const bool silent = rest != 0 && &one == &link(SMIG_OWED_PUSH);
         if (one.channel && !silent) polled_.push_back({one.channel->fd(), POLLIN, 0});
     }
     std::int64_t patience_ns = std::max<std::int64_t>(0, due - mono_ms()) * 1'000'000;
-    if (rest_ns != 0) patience_ns = std::min(patience_ns, static_cast<std::int64_t>(rest_ns));
+    if (rest != 0) patience_ns = std::min(patience_ns, rest);
     const timespec patience{patience_ns / kNsPerS, patience_ns % kNsPerS};
     ::ppoll(polled_.data(), polled_.size(), &patience, nullptr);
 }
@@ -272,9 +270,7 @@ Result<void> OwedClient::install_some(std::span<const std::uint64_t> pfns, ByteV
     }
     phase_.tally.arrived_again += pfns.size() - install.installed;
     left = install.left;
-    // Half of the time at most, however many wait.
-    const std::uint64_t now_ns = mono_ns();
-    if (install.awaited != 0 && now_ns >= rests_until_ns_ + kRestNs) rests_until_ns_ = now_ns + kRestNs;
+    if (install.awaited != 0) rest_.served(mono_ns());
     return {};
 }
 

@@ -14,6 +14,7 @@
 
 #include "agent/device/device.hpp"
 #include "agent/peer/owed_machine.hpp"
+#include "agent/policy/push_rest.hpp"
 #include "agent/report/outcome.hpp"
 #include "agent/wire/channel.hpp"
 #include "agent/wire/codec.hpp"
@@ -70,7 +71,7 @@ private:
     void repeat();
     void look();
     void wait();
-    [[nodiscard]] bool rests() const;
+    [[nodiscard]] std::uint64_t rest_ns() const;
     void answer_connects();
     void read_faults();
     void receive(smig_wire_owed_role role);
@@ -87,7 +88,7 @@ private:
     std::unique_ptr<Buffers> buffers_;
     std::vector<pollfd> polled_;
     std::int64_t later_ms_ = 0;
-    std::uint64_t rests_until_ns_ = 0;
+    PushRest rest_;
 };
 
 }  // namespace smig

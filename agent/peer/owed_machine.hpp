@@ -65,6 +65,8 @@ public:
     // When tick() is due.
     [[nodiscard]] std::int64_t deadline_ms() const;
     [[nodiscard]] bool over() const { return over_; }
+    // Somebody waits for a page.
+    [[nodiscard]] bool waits() const { return !waited_for_.empty(); }
 
 private:
     struct Link {

@@ -30,7 +30,11 @@ AutoDecision AutoPolicy::before_pass(const AutoSeen& seen) const {
                             ? 1
                             : static_cast<double>(seen.pages) / static_cast<double>(seen.previous_pages);
     // Written evenly, what this pass reads will be read half its time before the next, in the mean.
-    const double kept = std::max(left, seconds > 0 ? send_ms / 2 / (seconds * 1e3) : 0);
+    const double foreseen = seconds > 0 ? send_ms / 2 / (seconds * 1e3) : 0;
+    const double kept = std::max(left, foreseen);
+    const std::string leaves =
+        foreseen > left ? fmt::format("this pass would leave {:.0f} % of what it sends", foreseen * 100)
+                        : fmt::format("the last pass left {:.0f} % of the one before", left * 100);
     const double run = seen.runs == 0 ? 0 : static_cast<double>(seen.pages) / static_cast<double>(seen.runs);
     const std::string measured = fmt::format(
         "{:.1f} MiB were written within {:.1f} s of being sent ({:.1f} MiB/s, {:.1f} frames side by side); "
@@ -45,12 +49,10 @@ AutoDecision AutoPolicy::before_pass(const AutoSeen& seen) const {
     const double more =
         kept <= 0 || kept >= 1 ? kMorePasses + 1 : std::log(limit_ms / send_ms) / std::log(kept);
     if (kept <= kConverges && more <= kMorePasses && seen.number < limits_.max_passes)
-        return {false, fmt::format("{}: each pass leaves {:.0f} % of the one before, {:.0f} more will do",
-                                   measured, kept * 100, std::ceil(more))};
-    return {true,
-            fmt::format("{}: sending it takes {:.0f} ms, the limit is {:.0f}, and passes leave {:.0f} % "
-                        "of the one before: switched, anonymous pages stay owed",
-                        measured, send_ms, limit_ms, kept * 100)};
+        return {false, fmt::format("{}: {}, {:.0f} more will do", measured, leaves, std::ceil(more))};
+    return {true, fmt::format("{}: sending it takes {:.0f} ms, the limit is {:.0f}, and {}: switched, "
+                              "anonymous pages stay owed",
+                              measured, send_ms, limit_ms, leaves)};
 }
 
 AutoDecision AutoPolicy::after_passes(smig_wire_stop_reason reason, const PassDecision& decision) const {

@@ -32,8 +32,12 @@ std::uint64_t mean_exposure_ns(std::uint64_t since_ns, std::uint64_t took_ns) {
 
 std::uint64_t mean_exposure_ns(const ReadSpan& pass, const ReadSpan& last_part, std::uint64_t changed_pages,
                                std::uint64_t now_ns) {
-    const ReadSpan& read = last_part.pages >= changed_pages / 2 ? last_part : pass;
-    return mean_exposure_ns(now_ns - read.begun_ns, read.ended_ns - read.begun_ns);
+    const auto since = [&](const ReadSpan& read) {
+        return as_double(mean_exposure_ns(now_ns - read.begun_ns, read.ended_ns - read.begun_ns));
+    };
+    const double share =
+        last_part.pages >= changed_pages ? 1 : as_double(last_part.pages) / as_double(changed_pages);
+    return static_cast<std::uint64_t>(share * since(last_part) + (1 - share) * since(pass));
 }
 
 double PassPolicy::expect_pages(const PassSeen& pass) {

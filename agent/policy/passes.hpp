@@ -49,8 +49,8 @@ struct ReadSpan {
     std::uint64_t pages = 0;
 };
 
-// The same of what has changed since.  The last part of a pass is of what is written most, so that most of it
-// is from there, if that had as many pages.
+// The same of what has changed since.  The last part of a pass is of what is written most, so that as much of
+// it is from there as that had pages.
 [[nodiscard]] std::uint64_t mean_exposure_ns(const ReadSpan& pass, const ReadSpan& last_part,
                                              std::uint64_t changed_pages, std::uint64_t now_ns);
 

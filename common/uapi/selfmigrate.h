@@ -378,7 +378,7 @@ struct smig_install {
 	__u64 data;		/* in */
 	__u32 nr;		/* in */
 	__u32 installed;	/* out: pages that were missing until now */
-	__u32 awaited;		/* out: of these, somebody waited for so many */
+	__u32 awaited;		/* out: how many of these somebody waited for */
 	__u32 reserved;
 	__u64 left;		/* out: pages still missing */
 };

@@ -49,6 +49,22 @@ Course run(const PassLimits& limits, double all, const std::function<double(doub
 
 }  // namespace
 
+TEST_CASE("what has changed is as old as the part of the pass that it was read in") {
+    constexpr std::uint64_t kMs = 1'000'000;
+    // Read from 0 to 10 s, the last 5,000 pages in the last second; now it is 10.5 s.
+    const ReadSpan pass{0, 10'000 * kMs, 100'000};
+    const ReadSpan part{9'000 * kMs, 10'000 * kMs, 5'000};
+    const std::uint64_t now = 10'500 * kMs;
+    CHECK(mean_exposure_ns(pass, part, 0, now) == 1'000 * kMs);
+    CHECK(mean_exposure_ns(pass, part, 5'000, now) == 1'000 * kMs);
+    // Half of it from there, half from all of the pass.
+    CHECK(mean_exposure_ns(pass, part, 10'000, now) == 3'250 * kMs);
+    CHECK(mean_exposure_ns(pass, {}, 10'000, now) == 5'500 * kMs);
+    CHECK(mean_exposure_ns(pass, pass, 10'000, now) == 5'500 * kMs);
+    // One that was left was not read at all.
+    CHECK(mean_exposure_ns({now, now, 9}, {now, now, 9}, 4, now) == 0);
+}
+
 TEST_CASE("a guest that writes little is stopped when the rest fits the limit") {
     const Course course = run({}, 1e6, [](double s) { return 1000 * s; });
     CHECK(course.decisions.back().stop == SMIG_STOP_WITHIN_LIMIT);

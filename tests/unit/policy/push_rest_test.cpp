@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/policy/push_rest.hpp"
+
+#include <doctest/doctest.h>
+
+using namespace smig;
+
+namespace {
+
+constexpr std::uint64_t kRest = PushRest::kRestNs;
+
+}  // namespace
+
+TEST_CASE("push rests while who was served runs, and for no longer") {
+    PushRest rest;
+    CHECK(rest.left_ns(false, 5) == 0);
+    rest.served(100);
+    CHECK(rest.left_ns(false, 100) == kRest);
+    CHECK(rest.left_ns(false, 100 + kRest - 1) == 1);
+    CHECK(rest.left_ns(false, 100 + kRest) == 0);
+}
+
+TEST_CASE("push does not rest while anybody waits") {
+    PushRest rest;
+    rest.served(100);
+    CHECK(rest.left_ns(true, 101) == 0);
+    CHECK(rest.left_ns(false, 101) > 0);
+}
+
+TEST_CASE("however many are served, what is pushed has its turn between two rests") {
+    PushRest rest;
+    std::uint64_t now = 1'000;
+    std::uint64_t looks = 0;
+    for (int turn = 0; turn < 100; ++turn, now += 2 * kRest / 3) {
+        rest.served(now);
+        if (rest.left_ns(false, now + 1) > 0) continue;
+        rest.looked();
+        ++looks;
+    }
+    CHECK(looks >= 33);
+    CHECK(looks <= 67);
+}
