@@ -85,7 +85,7 @@ void OwedClient::run() {
 }
 
 std::uint64_t OwedClient::rest_ns() const {
-    return rest_.left_ns(machine_.waits(), mono_ns());
+    return rest_.left_ns(mono_ns());
 }
 
 void OwedClient::wait() {
@@ -244,18 +244,20 @@ bool OwedClient::install(smig_wire_owed_role role, ByteView payload) {
     const auto zeros =
         std::span<const std::uint64_t>(pfns).subspan(view.value().count, view.value().zero_count);
     std::uint64_t left = 1;
+    std::uint64_t awaited = 0;
     // A connection that is made anew brings them again.
-    if (!install_some(with_data, view.value().data, origin, left)) return false;
-    if (!install_some(zeros, {}, origin | SMIG_INSTALL_ZERO, left)) return false;
+    if (!install_some(with_data, view.value().data, origin, left, awaited)) return false;
+    if (!install_some(zeros, {}, origin | SMIG_INSTALL_ZERO, left, awaited)) return false;
     phase_.tally.arrived[view.value().origin] += with_data.size() + zeros.size();
     phase_.tally.bytes += kFrameHeaderBytes + payload.size();
     const auto all = std::span<const std::uint64_t>(pfns).first(with_data.size() + zeros.size());
     perform(machine_.installed(role, all, left, mono_ms()));
+    if (awaited != 0) rest_.served(machine_.waits(), mono_ns());
     return true;
 }
 
 Result<void> OwedClient::install_some(std::span<const std::uint64_t> pfns, ByteView data, std::uint32_t flags,
-                                      std::uint64_t& left) {
+                                      std::uint64_t& left, std::uint64_t& awaited) {
     if (pfns.empty()) return {};
     smig_install install{};
     install.pfns = std::bit_cast<std::uint64_t>(pfns.data());
@@ -270,7 +272,7 @@ Result<void> OwedClient::install_some(std::span<const std::uint64_t> pfns, ByteV
     }
     phase_.tally.arrived_again += pfns.size() - install.installed;
     left = install.left;
-    if (install.awaited != 0) rest_.served(mono_ns());
+    awaited += install.awaited;
     return {};
 }
 

@@ -80,7 +80,7 @@ private:
     [[nodiscard]] bool take_in(smig_wire_owed_role role, const Frame& frame);
     [[nodiscard]] bool install(smig_wire_owed_role role, ByteView payload);
     Result<void> install_some(std::span<const std::uint64_t> pfns, ByteView data, std::uint32_t flags,
-                              std::uint64_t& left);
+                              std::uint64_t& left, std::uint64_t& awaited);
 
     OwedPhase phase_;
     OwedMachine machine_;
