@@ -31,11 +31,11 @@
 
 /*
  * Frames given back just before the freeze, for the stop's own allocations and for what
- * the network has on its way: 8 MiB, and 4 where pages are owed, for then little is sent,
- * and the list of them has been allocated.
+ * the network has on its way: 8 MiB, and 4 when passes have sent memory, for then little
+ * is sent in the stop, and what sends it has all it needs.
  */
 #define RESERVE_PAGES 2048
-#define OWING_RESERVE_PAGES 1024
+#define RESERVE_AFTER_PASSES 1024
 
 /* At once, while installing of owed pages has to wait: 4 MiB. */
 #define GIVE_BACK_PAGES 1024UL
@@ -167,7 +167,7 @@ int smig_image_prepare(struct smig_prepare *arg)
 {
 	u64 need = BITS_TO_LONGS(smig_ram.top_pfn) * sizeof(long);
 	bool first = !smig_held;
-	u64 want, reserve = smig_owed_left() ? OWING_RESERVE_PAGES : RESERVE_PAGES;
+	u64 want, reserve = smig_following ? RESERVE_AFTER_PASSES : RESERVE_PAGES;
 	int ret = smig_hold_check();
 
 	if (ret)
