@@ -29,13 +29,8 @@
 #include "symbols.h"
 #include "walk.h"
 
-/*
- * Frames given back just before the freeze, for the stop's own allocations and for what
- * the network has on its way: 8 MiB, and 4 when passes have sent memory, for then little
- * is sent in the stop, and what sends it has all it needs.
- */
+/* Frames given back just before the freeze, for the stop's own allocations: 8 MiB. */
 #define RESERVE_PAGES 2048
-#define RESERVE_AFTER_PASSES 1024
 
 /* At once, while installing of owed pages has to wait: 4 MiB. */
 #define GIVE_BACK_PAGES 1024UL
@@ -167,7 +162,7 @@ int smig_image_prepare(struct smig_prepare *arg)
 {
 	u64 need = BITS_TO_LONGS(smig_ram.top_pfn) * sizeof(long);
 	bool first = !smig_held;
-	u64 want, reserve = smig_following ? RESERVE_AFTER_PASSES : RESERVE_PAGES;
+	u64 want;
 	int ret = smig_hold_check();
 
 	if (ret)
@@ -180,13 +175,13 @@ int smig_image_prepare(struct smig_prepare *arg)
 	want = max3(expected_shadow(arg->flags), arg->spare_pages, (u64)smig_nr_held) +
 	       arg->extra_shadow_pages;
 	arg->avoided_pages = 0;
-	arg->needed_pages = want + reserve;
+	arg->needed_pages = want + RESERVE_PAGES;
 	arg->shadow_pages = 0;
 	arg->available_pages = smig_nr_held;
 	if (want > smig_ram.pages)
 		return -ENOMEM;
-	ret = make_room(want + reserve) ?:
-	      smig_hold(want, reserve, arg->avoid_start, arg->avoid_pages,
+	ret = make_room(want + RESERVE_PAGES) ?:
+	      smig_hold(want, RESERVE_PAGES, arg->avoid_start, arg->avoid_pages,
 			&arg->avoided_pages, &arg->available_pages);
 	if (ret) {
 		if (first)
