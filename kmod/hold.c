@@ -42,8 +42,11 @@ static unsigned long returned;	/* to the guest, and not known to that task yet *
 
 static void give_back_to(unsigned long nr)
 {
-	while (smig_nr_held > nr)
+	while (smig_nr_held > nr) {
 		__free_page(smig_held[--smig_nr_held]);
+		if (!(smig_nr_held & 0xff))
+			cond_resched();
+	}
 }
 
 /* Under the lock. */
@@ -214,13 +217,16 @@ void smig_hold_may_go(void)
 	WRITE_ONCE(kept, false);
 }
 
-/* At most so many frames go back; true while there are more. */
-bool smig_hold_give_back(unsigned long most)
+/* Of what is held after the first @keep frames, at most @most go back; true while there are more. */
+bool smig_hold_give_back(unsigned long keep, unsigned long most)
 {
+	unsigned long rest;
+
 	mutex_lock(&lock);
-	give_back_to(smig_nr_held - min(smig_nr_held, most));
+	rest = smig_nr_held - min(smig_nr_held, keep);
+	give_back_to(smig_nr_held - min(rest, most));
 	mutex_unlock(&lock);
-	return smig_nr_held;
+	return rest > most;
 }
 
 /* All of it, and what is known of it: the next move begins anew. */

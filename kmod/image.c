@@ -451,9 +451,6 @@ int smig_image_capture(struct smig_capture *arg)
 			return ret;
 	}
 	smig_owed.may_be_hot = arg->hot_pages;
-	smig_owed.most = arg->max_owed_pages ?: U64_MAX;
-	/* it may take long; as long as that a guest that runs out of memory still gets it back */
-	smig_owed_keep_to_most();
 	ret = smig_hold_keep();
 	if (ret)
 		return ret;
@@ -544,6 +541,8 @@ captured:
 		smig_pass_report(arg);
 		arg->captured_mono_ns = smig_clock_captured_mono_ns();
 		fill_header(&arg->header);
+		/* whoever sends the image finds memory without anything being reclaimed */
+		smig_hold_give_back(nr_shadow, RESERVE_PAGES);
 	}
 	smig_owed_report(arg);
 	return 0;
@@ -714,7 +713,13 @@ void smig_image_thaw(u64 *us)
  */
 bool smig_image_give_back(void)
 {
-	return smig_hold_give_back(GIVE_BACK_PAGES);
+	return smig_hold_give_back(0, GIVE_BACK_PAGES);
+}
+
+/* On a source that is captured, under smig.lock: all that the shadow does not take goes back. */
+void smig_image_give_back_rest(void)
+{
+	smig_hold_give_back(nr_shadow, ULONG_MAX);
 }
 
 void smig_image_cleanup(void)

@@ -60,12 +60,6 @@ static bool leaf_maps_lacking(pmd_t pmd, unsigned long *pfn)
 	       ((pmd_val(pmd) & SMIG_WRITTEN_BITS) || lacking(*pfn, PTRS_PER_PMD));
 }
 
-/* Whether no more may be owed: then the walk only sees what is. */
-static bool full(const struct marking *m)
-{
-	return smig_owed_left() + m->nr >= smig_owed.most;
-}
-
 /* Under the table's lock: takes down the frame, if it is to be marked. */
 static bool consider(struct vm_area_struct *vma, unsigned long address, pte_t *pte, void *arg)
 {
@@ -79,7 +73,7 @@ static bool consider(struct vm_area_struct *vma, unsigned long address, pte_t *p
 	if (!maps_lacking(value, &pfn))
 		return false;
 	page = pfn_to_page(pfn);
-	if (full(m) || test_bit(pfn, smig_owed.excluded) || smig_walk_is_special(vma) ||
+	if (test_bit(pfn, smig_owed.excluded) || smig_walk_is_special(vma) ||
 	    (PageCompound(page) && page_to_pfn(compound_head(page)) == m->unsplit)) {
 		m->skipped++;
 		return false;
@@ -104,7 +98,7 @@ static bool consider_large(struct vm_area_struct *vma, unsigned long address, pm
 
 	if (!leaf_maps_lacking(pmd, &pfn))
 		return false;
-	if (full(m) || test_bit(pfn, smig_owed.excluded) || smig_walk_is_special(vma) ||
+	if (test_bit(pfn, smig_owed.excluded) || smig_walk_is_special(vma) ||
 	    pfn == m->unsplit) {
 		m->skipped += PTRS_PER_PMD;
 		return false;
@@ -339,7 +333,6 @@ int smig_owed_mark(struct smig_owe *arg)
 		smig_owed_set_mode(SMIG_OWED_LOCAL);
 		smig_fault_watch();
 	}
-	smig_owed.most = U64_MAX;
 	ret = mark_processes(false, &none, &arg->skipped_pages);
 	/*
 	 * Who came upon a page just before its bit was set, and went to sleep on it, has

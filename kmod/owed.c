@@ -138,7 +138,7 @@ bool smig_owed_add(struct page *page)
 	struct anon_vma *anon_vma;
 	unsigned long pfn = page_to_pfn(page);
 
-	if (smig_owed_left() >= smig_owed.most || !folio_trylock(folio))
+	if (!folio_trylock(folio))
 		goto put;
 	if (folio_test_large(folio) || !folio_test_anon(folio) || folio_test_ksm(folio) ||
 	    folio_test_swapcache(folio) || folio_test_writeback(folio) ||
@@ -220,21 +220,6 @@ void smig_owed_resolve_all(const unsigned long *which)
 	unsigned long pfn;
 
 	for_each_set_bit(pfn, which, smig_ram.top_pfn) {
-		smig_owed_resolve(pfn);
-		cond_resched();
-	}
-}
-
-/* No more than `most` are owed from now on.  Under smig.lock, LOCAL or NONE; the guest runs. */
-void smig_owed_keep_to_most(void)
-{
-	unsigned long pfn;
-
-	if (smig_owed_mode() != SMIG_OWED_LOCAL)
-		return;
-	for_each_set_bit(pfn, smig_owed.bitmap, smig_ram.top_pfn) {
-		if (smig_owed_left() <= smig_owed.most)
-			break;
 		smig_owed_resolve(pfn);
 		cond_resched();
 	}

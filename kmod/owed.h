@@ -58,7 +58,6 @@ struct smig_owed {
 	unsigned long *excluded;	/* scratch: frames of processes that run on */
 	unsigned long *seen;		/* scratch: owed frames that a walk has met */
 	u64 total;			/* at the capture */
-	u64 most;			/* never more at once */
 	u64 may_be_hot;			/* pages that the capture may leave unmarked ... */
 	u64 hot;			/* ... and has: they go in the stop */
 	u64 hold_us;
@@ -85,7 +84,6 @@ void smig_owed_set_mode(enum smig_owed_mode mode);
 int smig_owed_make_room(void);
 void smig_owed_mark_own(unsigned long *own);
 u64 smig_owed_left(void);
-void smig_owed_keep_to_most(void);
 bool smig_owed_entry(pte_t pte, unsigned long *pfn);
 bool smig_owed_add(struct page *page);
 bool smig_owed_claim(unsigned long pfn);

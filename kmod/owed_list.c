@@ -5,7 +5,9 @@
  *
  * Nothing is written down at marking: while the guest is captured its page tables stand
  * still, and a list is a walk over them that stops where the caller's room ends and goes
- * on there the next time.  So it takes no memory that the stop would have to find.
+ * on there the next time.  So it takes no memory that the stop would have to find.  The
+ * caller has to keep it; for that all that was held for the stop, but the shadow, goes back
+ * when a list begins.
  */
 #include <linux/bitmap.h>
 #include <linux/fs.h>
@@ -52,6 +54,7 @@ static int begin_listing(void)
 	long nr;
 
 	smig_owed_end_list();
+	smig_image_give_back_rest();
 	nr = smig_walk_hold_mms(&listing.mms, may_owe);
 	if (nr < 0)
 		return nr;

@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <string>
 
+#include "agent/base/check.hpp"
 #include "agent/base/fd.hpp"
 
 namespace smig {
@@ -91,8 +92,8 @@ public:
     Result<void> set_flows(smig_flows& flows) override { return call(SMIG_IOC_FLOWS, "FLOWS", flows); }
     Result<void> exempt() override { return plain(SMIG_IOC_EXEMPT, "EXEMPT"); }
 
-    Result<void> prepare(smig_prepare& prepare) override {
-        auto result = call(SMIG_IOC_PREPARE, "PREPARE", prepare);
+    Result<void> prepare(smig_prepare& prepare, std::uint32_t flags) override {
+        auto result = call(SMIG_IOC_PREPARE, "PREPARE", prepare, nullptr, flags);
         if (!result && prepare.needed_pages > prepare.available_pages) {
             const auto mib = [](std::uint64_t pages) { return std::to_string((pages + 255) / 256) + " MiB"; };
             return Error{Remedy::refused, result.error().text + ": the stop needs " +
@@ -168,6 +169,7 @@ private:
     template <class Argument>
     Result<void> call(unsigned long request, const char* name, Argument& argument,
                       const std::uint32_t* failed_step = nullptr, std::uint32_t flags = 0) {
+        SMIG_CHECK(argument.flags == 0);  // they are told beside it
         argument.size = sizeof(argument);
         argument.flags = flags;
         if (::ioctl(fd_.get(), request, &argument) == 0) return {};

@@ -27,7 +27,7 @@ public:
     // The calling thread is not frozen by a stop.
     virtual Result<void> exempt() = 0;
 
-    virtual Result<void> prepare(smig_prepare& prepare) = 0;
+    virtual Result<void> prepare(smig_prepare& prepare, std::uint32_t flags) = 0;
     virtual Result<void> track(smig_track& track, std::uint32_t flags) = 0;
     // `flags`: of SMIG_PASS_NO_ANON, SMIG_PASS_NO_HOT, SMIG_PASS_UNREAD.
     virtual Result<void> pass(smig_pass& pass, std::uint32_t flags) = 0;

@@ -50,16 +50,16 @@ OwedServer::OwedServer(const TransferOptions& transfer, const PushWindow& window
 
 OwedServer::~OwedServer() = default;
 
-void OwedServer::reserve(std::uint64_t pages, Pfn top) {
-    index_.reserve(pages, top);
-    dispatch_.reserve(pages);
-}
-
 Result<void> OwedServer::list(Device& device, const Known& known) {
     SMIG_CHECK(!begun());
     auto listed = device.owed_list(index_.size(), buffers_->listed);
     if (!listed) return listed.error();
     const auto pages = std::span(buffers_->listed).first(listed.value());
+    if (index_.size() == 0) {
+        // There was no memory for it before the module gave the first of the list.
+        index_.reserve(known.pages, known.top);
+        dispatch_.reserve(known.pages);
+    }
     index_.add(pages);
     for (const smig_owed_page& page : pages)
         if (known.sent_before != nullptr && known.sent_before->test(Pfn{page.pfn})) ++sent_before_;

@@ -24,10 +24,10 @@ public:
     OwedServer(const TransferOptions& transfer, const PushWindow& window);
     ~OwedServer();
 
-    // Before the stop: the memory that it takes to serve so many pages.  `top`: frames are below it.
-    void reserve(std::uint64_t pages, Pfn top);
-    // What the passes have shown.
+    // What the capture and the passes have shown.
     struct Known {
+        std::uint64_t pages = 0;                   // that are owed
+        Pfn top;                                   // frames are below it
         const ImageBitmap* sent_before = nullptr;  // frames that a pass has sent; null: nobody knows
         double bytes_per_s = 0;                    // of the link; 0: nobody knows
     };

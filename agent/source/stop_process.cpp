@@ -35,7 +35,6 @@ constexpr std::int64_t kSupervisorMs = 5'000;
 constexpr std::int64_t kVoidServiceMs = 600'000;  // a clone of a move that was undone may ask for so long
 constexpr int kCaptureAttempts = 3;
 constexpr std::uint64_t kMoreShadowPages = 2048;
-constexpr std::uint64_t kMoreOwedPages = 4096;  // that a guest may touch, and owe, between OWE and the stop
 // What a process touches just before the stop is hot: it would be asked for at once.  So much of it goes in
 // the stop as the link takes in a time that a person does not notice.
 constexpr double kHotSendS = 0.025;
@@ -182,10 +181,11 @@ private:
     Result<void> reserve_memory(std::uint64_t extra_shadow_pages, ImageBitmap* vacant) {
         expect_within(kDeviceMs);
         smig_prepare prepare{};
+        std::uint32_t flags = 0;
         prepare.spare_pages = landed_.vacant_pages;
         prepare.extra_shadow_pages = extra_shadow_pages;
         if (vacant != nullptr) {
-            if (traits_of(plan_.transfer.mode).passes) prepare.flags = SMIG_PREPARE_SPARE;
+            if (traits_of(plan_.transfer.mode).passes) flags = SMIG_PREPARE_SPARE;
             // The target may have more memory than this guest.
             prepare.avoid_start = std::min<std::uint64_t>(landed_.kernel_start, info_.top_pfn);
             prepare.avoid_pages =
@@ -193,7 +193,7 @@ private:
             prepare.vacant_bitmap = std::bit_cast<std::uint64_t>(vacant->words().data());
             prepare.vacant_bitmap_bytes = vacant->bytes();
         }
-        auto reserved = device_->prepare(prepare);
+        auto reserved = device_->prepare(prepare, flags);
         pulse_();
         return reserved;
     }
@@ -235,30 +235,18 @@ private:
             return owed;
         }
         owes_ = true;
-        list_at_most(owe.owed_pages + owe.skipped_pages + kMoreOwedPages);
         pulse_();
         return {};
     }
 
-    // While the guest is stopped nobody may ask the kernel for memory, so the capture owes no more than
-    // there is room for now.
-    void list_at_most(std::uint64_t pages) {
-        most_owed_ = std::max(most_owed_, pages);
-        owed_.reserve(most_owed_, Pfn{info_.top_pfn});
-    }
-
     // Marks anew and lets the guest touch what is hot; how many pages of that may go in the stop.
     std::uint64_t let_hot_pages_show() {
-        smig_owed_status status{};
         smig_owe owe{};
-        if (!owes_ || !device_->owed_status(status, 0)) return 0;
+        if (!owes_) return 0;
         expect_within(kDeviceMs);
         const bool marked = device_->owe(owe).ok();
         pulse_();
         if (!marked) return 0;
-        // As much may be touched once more, in about as long; and then some.
-        const std::uint64_t touched = owe.owed_pages - std::min(owe.owed_pages, status.left_pages);
-        list_at_most(owe.owed_pages + owe.skipped_pages + std::max(kMoreOwedPages, 2 * touched));
         ::poll(nullptr, 0, static_cast<int>(kHotMs));
         const double room = passes_->link_bytes_per_s() * kHotSendS / kPageBytes;
         return std::max(kLeastHotPages, static_cast<std::uint64_t>(room));
@@ -268,7 +256,6 @@ private:
     Result<void> capture(std::uint64_t hot_pages) {
         capture_ = {};
         capture_.hot_pages = hot_pages;
-        capture_.max_owed_pages = most_owed_;
         capture_.handover = std::bit_cast<std::uint64_t>(handover_.data());
         capture_.image_bitmap = std::bit_cast<std::uint64_t>(image_.words().data());
         capture_.image_bitmap_bytes = image_.bytes();
@@ -295,7 +282,7 @@ private:
             begun = owe();
             if (!begun) break;
             const std::uint64_t hot_pages = let_hot_pages_show();
-            // The list took memory, and so has the guest since; what is free now is all that the stop has.
+            // The guest has taken memory since; what is free now is all that the stop has.
             if (owes_) begun = reserve_memory(0, nullptr);
             if (!begun) break;
             if (shared_.cancel_asked) return source_event::StopFailed{"cancelled"};
@@ -479,14 +466,18 @@ private:
         return plan_.transfer.bandwidth_bytes_per_s != 0 ? in_passes : std::max(in_passes, in_stop);
     }
 
+    Result<void> list_owed() {
+        return owed_.list(*device_,
+                          {shared_.owed_pages, Pfn{info_.top_pfn}, &sender_->sent(), link_bytes_per_s()});
+    }
+
     // What is owed is listed while the clone wakes, and served once GO is on its way; how long there is
     // nothing to do about it (ms).
     std::int64_t serve_owed() {
         const bool given = machine_.state() == SMIG_SOURCE_GIVEN || machine_.state() == SMIG_SOURCE_OWING;
         if (shared_.owed_pages == 0 || (!given && machine_.state() != SMIG_SOURCE_AWAITING_ALIVE))
             return kNever;
-        if (!owed_.begun())
-            return owed_.list(*device_, {&sender_->sent(), link_bytes_per_s()}) ? 0 : kPulseMs;
+        if (!owed_.begun()) return list_owed() ? 0 : kPulseMs;
         return given ? owed_.service() : kNever;
     }
 
@@ -506,7 +497,6 @@ private:
     ImageBitmap image_;
     ImageBitmap to_send_;  // of it, in the stop
     bool owes_ = false;
-    std::uint64_t most_owed_ = 0;  // its list has room for them
     std::array<char, SMIG_HANDOVER_LEN> handover_{};
     smig_capture capture_{};
     smig_wire_landed landed_{};

@@ -106,15 +106,16 @@ private:
         CallerService callers(port, shared_, *plan_.power, plan_.keep_source, owed);
         if (state == SMIG_SOURCE_GIVEN) plan_.power->forbid_restart();
         smig_info info{};
-        if (owes && device_->info(info)) owed.reserve(shared_.owed_pages, Pfn{info.top_pfn});
+        if (owes) (void)device_->info(info);
         std::vector<pollfd> polled;
         const std::int64_t until = state == SMIG_SOURCE_GIVEN ? kNever : mono_ms() + kVoidServiceMs;
         while (mono_ms() < until) {
             std::int64_t patience = kWatchMs;
             if (owes && state == SMIG_SOURCE_GIVEN) {
-                const std::int64_t due = owed.begun()              ? owed.service()
-                                         : owed.list(*device_, {}) ? 0
-                                                                   : kWatchMs;
+                const OwedServer::Known known{shared_.owed_pages, Pfn{info.top_pfn}};
+                const std::int64_t due = owed.begun()                 ? owed.service()
+                                         : owed.list(*device_, known) ? 0
+                                                                      : kWatchMs;
                 patience = std::min(patience, due);
             }
             polled.clear();

@@ -34,7 +34,7 @@
 #include <linux/ioctl.h>
 #include <linux/types.h>
 
-#define SMIG_ABI_VERSION 8
+#define SMIG_ABI_VERSION 9
 #define SMIG_DEVICE_NAME "selfmigrate"
 
 /* What the module is doing; SMIG_IOC_STATUS reports it. */
@@ -334,14 +334,14 @@ struct smig_capture {
 	 * Counted by process: what it shares with one that is not left alone is owed.
 	 */
 	__u64 hot_pages;		/* in: at most so many; out: such pages */
-	/* in: no more is owed, marked before or in the stop; 0: no bound.  The rest is sent. */
-	__u64 max_owed_pages;
 };
 
 /*
  * The owed pages with what is known of each, for whoever decides which to send
  * unasked (CAPTURED or GIVEN): entries [start, start + nr) of owed_pages, in the
  * order of spaces and addresses.  A page mapped in several places is listed once.
+ * With the first entries all memory that was held for the stop, but for the shadow, is
+ * free for the caller: spare_pages of PREPARE at least, less capture.shadow_used.
  */
 struct smig_owed_page {
 	__u64 pfn;

@@ -75,13 +75,11 @@ struct Pass {
 struct Judged : Captured {
     std::vector<uint64_t> send;
 
-    int take(const Device& device, uint32_t flags = SMIG_CAPTURE_VERIFY, uint64_t hot_pages = 0,
-             uint64_t max_owed_pages = 0) {
+    int take(const Device& device, uint32_t flags = SMIG_CAPTURE_VERIFY, uint64_t hot_pages = 0) {
         bitmap.assign((device.info().top_pfn + 63) / 64, 0);
         send = bitmap;
         answer = {};
         answer.hot_pages = hot_pages;
-        answer.max_owed_pages = max_owed_pages;
         answer.size = sizeof answer;
         answer.flags = flags;
         answer.handover = reinterpret_cast<uint64_t>(handover.data());

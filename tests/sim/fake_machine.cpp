@@ -121,8 +121,9 @@ public:
     }
     Result<void> exempt() override { return {}; }
 
-    Result<void> prepare(smig_prepare& prepare) override {
+    Result<void> prepare(smig_prepare& prepare, std::uint32_t flags) override {
         if (!in(SMIG_STATE_SOURCE)) return wrong_state("PREPARE");
+        machine_.spares_only = flags == SMIG_PREPARE_SPARE;
         prepare.shadow_pages = 100;
         // The free frames at the end of memory are held.
         std::uint64_t held = 0;
@@ -137,6 +138,8 @@ public:
     }
     Result<void> track(smig_track&, std::uint32_t) override {
         if (!in(SMIG_STATE_SOURCE)) return wrong_state("TRACK");
+        // The guest needs the rest while it runs.
+        SMIG_CHECK(machine_.spares_only);
         machine_.tracking = true;
         for (auto& page : machine_.to_read) page = true;
         return {};
@@ -169,6 +172,8 @@ public:
     Result<void> capture(smig_capture& capture, std::uint32_t flags) override {
         if (!in(SMIG_STATE_SOURCE)) return wrong_state("CAPTURE");
         SMIG_CHECK((flags & ~(SMIG_CAPTURE_VERIFY | SMIG_CAPTURE_OWE)) == 0 && capture.send_bitmap != 0);
+        // The stop needs more than the spares.
+        SMIG_CHECK(!machine_.spares_only);
         if (machine_.tracking) stir_guest();
         std::uint64_t skipped = 0;
         if ((flags & SMIG_CAPTURE_OWE) != 0) (void)mark_owed(skipped);

@@ -58,7 +58,7 @@ struct Both {
         prepare.spare_pages = 500;
         prepare.vacant_bitmap = address(vacant);
         prepare.vacant_bitmap_bytes = vacant.bytes();
-        REQUIRE(from->prepare(prepare).ok());
+        REQUIRE(from->prepare(prepare, passes > 0 ? SMIG_PREPARE_SPARE : 0).ok());
         REQUIRE(sender.send_vacant(vacant).ok());
         if (passes > 0) {
             smig_track track{};
@@ -71,6 +71,10 @@ struct Both {
             pass.bitmap_bytes = frames.bytes();
             REQUIRE(from->pass(pass, 0).ok());
             send_all(frames);
+        }
+        if (passes > 0) {
+            smig_prepare all{};
+            REQUIRE(from->prepare(all, 0).ok());
         }
         ImageBitmap image(Pfn{kFakeTop});
         smig_capture capture{};
