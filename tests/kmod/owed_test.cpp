@@ -63,14 +63,6 @@ size_t entries_away(const std::string& pid) {
     return away;
 }
 
-uint64_t free_pages() {
-    std::ifstream memory("/proc/meminfo");
-    for (std::string line; std::getline(memory, line);)
-        if (unsigned long long kib = 0; std::sscanf(line.c_str(), "MemFree: %llu kB", &kib) == 1)
-            return kib / 4;
-    return 0;
-}
-
 std::vector<smig_owed_page> list(const Device& device, uint32_t step = 500) {
     std::vector<smig_owed_page> pages;
     for (;;) {
