@@ -127,6 +127,8 @@ int smig_land_hold(struct smig_land *arg)
 		return -ENOMEM;
 	}
 	for (order = 10; order >= 0; order--) {
+		/* each processor keeps some MiB at hand, which do not count as free */
+		smig_call(drain_all_pages)(NULL);
 		while (global_zone_page_state(NR_FREE_PAGES) > reserve + (1UL << order)) {
 			struct page *page = alloc_pages(GFP_KERNEL | __GFP_ZERO | __GFP_NOWARN |
 							__GFP_NORETRY | __GFP_NOMEMALLOC, order);

@@ -54,6 +54,7 @@ struct vm_area_struct;
 	X(set_memory_rw, int, (unsigned long addr, int nr))		\
 	X(lock_device_hotplug, void, (void))				\
 	X(unlock_device_hotplug, void, (void))				\
+	X(drain_all_pages, void, (void *zone))				\
 	X(drain_local_pages, void, (void *zone))			\
 	X(lru_add_drain_all, void, (void))				\
 	X(flush_tlb_all, void, (void))					\

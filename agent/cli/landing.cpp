@@ -88,7 +88,6 @@ void set_up(bool as_init, BootOptions& options) {
     load_image_modules(say);
     bring_up_network(options, kInterfaceWaitMs, say);
     await_clock(kClockWaitMs);
-    drop_kernel_caches();
 }
 
 [[noreturn]] void run_for_ever(const std::vector<std::string>& arguments) {

@@ -144,12 +144,6 @@ void keep_no_huge_pages() {
     if (file && ::write(file.get(), "never", 5) != 5) return;
 }
 
-void drop_kernel_caches() {
-    const Fd file(::open("/proc/sys/vm/drop_caches", O_WRONLY | O_CLOEXEC));
-    // The source can do without this.
-    if (file && ::write(file.get(), "3", 1) != 1) return;
-}
-
 void load_image_modules(const Say& say) {
     const std::string text = sysfs::read_bytes("/" + std::string(kModuleListFile));
     if (text.empty()) return;

@@ -22,9 +22,6 @@ void show_kernel_warnings();
 
 // Huge pages would make the kernel keep tens of MiB free for them, which the guest that lands here needs.
 void keep_no_huge_pages();
-// What the kernel remembers of files and of /sys, which the search for drivers has read: a guest may land
-// there.
-void drop_kernel_caches();
 
 // Loads the modules of the image in /modules that this machine has devices for, then selfmigrate.ko, and
 // frees the memory of their files.  Without /modules (not a landing image) it does nothing.
