@@ -228,6 +228,14 @@ def auto_owes(logs: Path) -> None:
     expect(figures["passes"] <= 3, f"{figures['passes']} passes that did not converge")
 
 
+# While passes run only the landing environment's room may be held: there is none for the stop's shadow as well.
+@test("6.12, 2 vCPUs, 272 of 512 MiB being written, hybrid", 240)
+def full_guest_moves(logs: Path) -> None:
+    plan = Plan(kernel="6.12", vcpus=2)
+    figures = _moved(logs, plan, "hybrid", Kind("writer", 272, 1000)).figures
+    expect(figures["owed_pages"] > 10_000, f"only {figures['owed_pages']} pages were owed")
+
+
 @test("A to B to C, and the source powers off each time", 240)
 def chain(logs: Path) -> None:
     with Scene(Plan(vcpus=2), logs) as scene:
