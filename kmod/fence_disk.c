@@ -89,9 +89,14 @@ int smig_fence_disk_close(void)
 
 	/* all at once: each waits for a grace period of RCU */
 	for (i = 0; i < nr_disks; i++) {
-		/* SCSI's rescan of a disk that has just resumed sees this and comes again later */
+		/*
+		 * SCSI's rescan of a disk that has just resumed takes this lock, which suspending
+		 * needs, and then sends commands: it has ended, or sees the flag and comes again.
+		 */
+		device_lock(disks[i]->parent);
 		blk_set_pm_only(queue_of(disks[i]));
 		blk_freeze_queue_start(queue_of(disks[i]));
+		device_unlock(disks[i]->parent);
 	}
 	closed = true;
 	for (i = 0; i < nr_disks; i++) {

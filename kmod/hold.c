@@ -35,7 +35,7 @@ unsigned long smig_nr_held;
 static DEFINE_MUTEX(lock);
 static struct task_struct *holding;	/* more, just now */
 static unsigned long room;	/* of smig_held */
-static bool kept;		/* the guest is stopping or stopped: nothing goes back */
+static bool kept;		/* the guest is stopping or stopped: it gets nothing back */
 static bool gone;		/* the guest got it back */
 static bool wanted;		/* by a task that waits for the lock */
 static unsigned long returned;	/* to the guest, and not known to that task yet */
@@ -203,7 +203,7 @@ void smig_hold_mark(unsigned long *bitmap)
 	mutex_unlock(&lock);
 }
 
-/* From here to smig_hold_may_go() all of it stays. */
+/* From here to smig_hold_may_go() a guest that runs out of memory gets none of it. */
 int smig_hold_keep(void)
 {
 	mutex_lock(&lock);

@@ -29,7 +29,10 @@
 #include "symbols.h"
 #include "walk.h"
 
-/* Frames given back just before the freeze, for the stop's own allocations: 8 MiB. */
+/*
+ * Frames given back just before the freeze, for the stop's own allocations, and as many
+ * after the capture, for whoever sends the image: 8 MiB.
+ */
 #define RESERVE_PAGES 2048
 
 /* At once, while installing of owed pages has to wait: 4 MiB. */
@@ -39,6 +42,7 @@ static void *buffer;		/* what READ fills for a caller that maps it */
 
 static u64 *shadow_pfn;		/* shadow_pfn[i] was copied to smig_held[i]; ascending */
 static unsigned long max_shadow, nr_shadow;
+static unsigned long list_room;	/* held frames that are left for the list of owed pages */
 static unsigned long *image_bitmap;	/* frames of the image */
 static unsigned long *send_bitmap;	/* of these, what the target lacks */
 static unsigned long *zero_bitmap;	/* of these, KERNEL frames that were all-zero */
@@ -154,7 +158,9 @@ static u64 expected_shadow(u32 flags)
 		return shadow;
 	/* most of what the kernel has does not change: what was sent needs little shadow */
 	unsent = smig_pass_unsent_kernel(own_bitmap);
-	return unsent + (shadow - min(unsent, shadow)) / 3;
+	shadow = unsent + (shadow - min(unsent, shadow)) / 3;
+	/* the list of owed pages, and as much for what marking them writes */
+	return shadow + 2 * smig_owed_list_frames();
 }
 
 /* Process context, guest running.  What was held stays held, whatever happens. */
@@ -284,7 +290,7 @@ static int copy_kernel_page(unsigned long pfn)
 		zero_pages++;
 		return 0;
 	}
-	if (nr_shadow == smig_nr_held)
+	if (nr_shadow + list_room >= smig_nr_held)
 		return -ENOSPC;
 	copy_page(page_address(smig_held[nr_shadow]), (void *)from);
 	shadow_pfn[nr_shadow++] = pfn;
@@ -485,6 +491,7 @@ int smig_image_capture(struct smig_capture *arg)
 	if (ret)
 		goto unlock_sleep;
 
+	list_room = smig_owed_list_frames();
 	smig_call(drain_local_pages)(NULL);
 	/* in the image the fences are closed; the disks' has been since tasks were frozen */
 	smig_fence_net_close();
@@ -541,7 +548,7 @@ captured:
 		smig_pass_report(arg);
 		arg->captured_mono_ns = smig_clock_captured_mono_ns();
 		fill_header(&arg->header);
-		/* whoever sends the image finds memory without anything being reclaimed */
+		/* so that nothing need be reclaimed for it */
 		smig_hold_give_back(nr_shadow, RESERVE_PAGES);
 	}
 	smig_owed_report(arg);

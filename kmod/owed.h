@@ -102,6 +102,7 @@ bool smig_owed_runs_on(struct task_struct *task);
 
 /* owed_list.c */
 int smig_owed_list(struct smig_owed_list *arg);
+unsigned long smig_owed_list_frames(void);
 void smig_owed_end_list(void);
 
 /* install.c */

@@ -132,6 +132,20 @@ static int next_chunk(void)
 	return 0;
 }
 
+/*
+ * Frames that it takes to keep the list: an entry for each page, an index as large, and one
+ * of all frames.
+ */
+unsigned long smig_owed_list_frames(void)
+{
+	u64 owed = smig_owed_left();
+
+	if (!owed)
+		return 0;
+	return DIV_ROUND_UP(owed * 2 * sizeof(struct smig_owed_page) +
+			    smig_ram.top_pfn * sizeof(u32), PAGE_SIZE);
+}
+
 /* Under smig.lock, state CAPTURED or GIVEN: page tables do not change. */
 int smig_owed_list(struct smig_owed_list *arg)
 {

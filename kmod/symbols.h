@@ -54,7 +54,6 @@ struct vm_area_struct;
 	X(set_memory_rw, int, (unsigned long addr, int nr))		\
 	X(lock_device_hotplug, void, (void))				\
 	X(unlock_device_hotplug, void, (void))				\
-	X(drain_all_pages, void, (void *zone))				\
 	X(drain_local_pages, void, (void *zone))			\
 	X(lru_add_drain_all, void, (void))				\
 	X(flush_tlb_all, void, (void))					\
@@ -77,6 +76,7 @@ struct vm_area_struct;
 	X(add_vmfork_randomness, void, (const void *id, size_t len))	\
 	X(crng_reseed, void, (void *work))				\
 	X(rcu_cpu_stall_reset, void, (void))				\
+	X(drain_all_pages, void, (void *zone))				\
 	X(nr_blockdev_pages, long, (void))				\
 	X(alloc_contig_range, int, (unsigned long start, unsigned long end, \
 		unsigned int migrate_type, gfp_t flags))		\

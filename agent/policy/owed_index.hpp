@@ -4,7 +4,7 @@
 //
 // What the module knows no mapping of comes last, with area 0; predictors have nothing to say of it.
 //
-// Memory is taken by reserve(), so that it can be filled while the kernel must not be asked for any.
+// Memory is taken by reserve(), all at once: while lists grow they would take three times as much.
 #pragma once
 
 #include <cstdint>

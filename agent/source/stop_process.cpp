@@ -72,7 +72,7 @@ public:
 private:
     void expect_within(std::int64_t ms) { shared_.heard_by_ms = mono_ms() + ms; }
 
-    // Everything that is needed while the guest is stopped.
+    // Everything that is needed while the guest is stopped, but for the list of what is owed.
     Result<void> get_ready() {
         pulse_();
         // What a slow pass sends is written again meanwhile: a short one costs the guest no more, and ends.
@@ -467,6 +467,7 @@ private:
     }
 
     Result<void> list_owed() {
+        expect_within(kDeviceMs);
         return owed_.list(*device_,
                           {shared_.owed_pages, Pfn{info_.top_pfn}, &sender_->sent(), link_bytes_per_s()});
     }

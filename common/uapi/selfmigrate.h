@@ -341,7 +341,7 @@ struct smig_capture {
  * unasked (CAPTURED or GIVEN): entries [start, start + nr) of owed_pages, in the
  * order of spaces and addresses.  A page mapped in several places is listed once.
  * With the first entries all memory that was held for the stop, but for the shadow, is
- * free for the caller: spare_pages of PREPARE at least, less capture.shadow_used.
+ * free for the caller: at least twice what the entries take, and 4 bytes for each frame.
  */
 struct smig_owed_page {
 	__u64 pfn;
@@ -442,7 +442,11 @@ struct smig_read {
 };
 
 /* COMMIT, source: the guest is the target's; closing never thaws again (CAPTURED -> GIVEN). */
-/* THAW, source: undo the stop, keep the move begun (CAPTURED -> SOURCE). */
+/*
+ * THAW, source: undo the stop, keep the move begun (CAPTURED -> SOURCE).  Some of what was
+ * held has gone back to the guest: PREPARE before another CAPTURE, and what was to stay
+ * vacant is not any more.
+ */
 struct smig_plain {
 	__u32 size;
 	__u32 flags;

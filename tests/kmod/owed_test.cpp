@@ -429,6 +429,31 @@ private:
     pid_t child_;
 };
 
+// Of what READ gives of these frames.
+uint64_t hash_of_all(const Device& device, const std::vector<uint64_t>& frames) {
+    std::vector<uint64_t> pfns, data(256 * 512);
+    std::vector<uint8_t> status(256);
+    uint64_t hash = 0;
+    const auto hash_batch = [&] {
+        smig_read read{};
+        read.size = sizeof read;
+        read.pfns = reinterpret_cast<uint64_t>(pfns.data());
+        read.status = reinterpret_cast<uint64_t>(status.data());
+        read.data = reinterpret_cast<uint64_t>(data.data());
+        read.nr = static_cast<uint32_t>(pfns.size());
+        REQUIRE(device.call(SMIG_IOC_READ, read) == 0);
+        for (size_t i = 0; i < pfns.size(); i++) hash = hash * 31 + status[i];
+        for (size_t i = 0; i < size_t{read.nr_data} * 512; i++) hash = (hash ^ data[i]) * 0x9e3779b97f4a7c15;
+        pfns.clear();
+    };
+    for (size_t pfn = 0; pfn < frames.size() * 64; pfn++) {
+        if (frames[pfn / 64] >> (pfn % 64) & 1) pfns.push_back(pfn);
+        if (pfns.size() == 256) hash_batch();
+    }
+    if (!pfns.empty()) hash_batch();
+    return hash;
+}
+
 }  // namespace
 
 TEST_CASE(
@@ -462,21 +487,25 @@ TEST_CASE("with the list what was held for the stop is free, and to fill it harm
     Ticker ticker;
     Device device;
     begin_hybrid(device);
+    const uint64_t at_work = free_pages();
     Judged judged;
     REQUIRE(judged.take(device, SMIG_CAPTURE_OWE) == 0);
     const uint64_t rest = judged.answer.shadow_pages - judged.answer.shadow_used;
-    REQUIRE(rest > 4096);
-    const uint64_t before = free_pages();
+    REQUIRE(rest > 8192);
+    const uint64_t captured = free_pages();
+    const uint64_t sent = hash_of_all(device, judged.send);
     const std::vector<smig_owed_page> pages = list(device);
-    const uint64_t after = free_pages();
-    std::printf("  shadow %llu of %llu; free %llu before the list, %llu with it\n", judged.answer.shadow_used,
-                judged.answer.shadow_pages, static_cast<unsigned long long>(before),
-                static_cast<unsigned long long>(after));
-    // some was free for whoever sends the image
-    CHECK(after > before + rest / 2);
-    const std::vector<uint64_t> filled(rest / 2 * 512, ~uint64_t{0});
+    const uint64_t listed = free_pages();
+    std::printf("  shadow %llu of %llu; free %llu before the stop, %llu in it, %llu with the list\n",
+                judged.answer.shadow_used, judged.answer.shadow_pages,
+                static_cast<unsigned long long>(at_work), static_cast<unsigned long long>(captured),
+                static_cast<unsigned long long>(listed));
+    CHECK(captured > at_work + 1024);
+    CHECK(listed > captured + rest / 2);
+    const std::vector<uint64_t> filled((listed - captured) / 2 * 512, ~uint64_t{0});
     Stash stash(pages.size());
     CHECK(stash.take(device, pages));
+    CHECK(hash_of_all(device, judged.send) == sent);
     CHECK(device.plain(SMIG_IOC_VERIFY) == 0);
     CHECK(ticker.stands_still());
     REQUIRE(device.plain(SMIG_IOC_THAW) == 0);
