@@ -217,7 +217,7 @@ void smig_hold_may_go(void)
 	WRITE_ONCE(kept, false);
 }
 
-/* Of what is held after the first @keep frames, at most @most go back; true while there are more. */
+/* Of what is held, but the first @keep frames, at most @most go back; true: there are more. */
 bool smig_hold_give_back(unsigned long keep, unsigned long most)
 {
 	unsigned long rest;
