@@ -131,3 +131,21 @@ TEST_CASE("stops while a disk is written, and no write is lost") {
     CHECK(judged.torn == 0);
     CHECK(judged.lost == 0);
 }
+
+// A disk that has resumed may be looked at anew just then, by commands that the fence must not cut off: they
+// hold a lock that suspending it needs.
+TEST_CASE("one stop follows another at any moment") {
+    constexpr useconds_t kStepUs = 3000;
+    Ticker ticker;
+    Device device;
+    REQUIRE(device.begin(SMIG_ROLE_SOURCE) == 0);
+    for (useconds_t pause = 0; pause < 30 * kStepUs; pause += kStepUs) {
+        CAPTURE(pause);
+        REQUIRE(prepare(device) == 0);
+        Captured captured;
+        REQUIRE(captured.take(device) == 0);
+        REQUIRE(device.plain(SMIG_IOC_THAW) == 0);
+        usleep(pause);
+    }
+    CHECK(ticker.runs());
+}
