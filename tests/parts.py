@@ -17,14 +17,13 @@ from lab import install  # noqa: E402
 from lab.errors import LabError  # noqa: E402
 from lab.paths import REPO  # noqa: E402
 
+BUILD = [["cmake", "--preset", "dev"], ["cmake", "--build", "--preset", "dev"]]
+
 # The commands of every part, in order; a part ends with the first that fails.
 PARTS: dict[str, list[list[str]]] = {
-    "unit": [
-        ["cmake", "--preset", "dev"],
-        ["cmake", "--build", "--preset", "dev"],
-        ["ctest", "--preset", "dev"],
-    ],
-    "style": [["tests/lab/python", "tests/check_style.py"]],
+    "unit": [*BUILD, ["ctest", "--preset", "dev"]],
+    # clang-tidy reads how each file was built
+    "style": [*BUILD, ["tests/lab/python", "tests/check_style.py"]],
     "asan": [
         ["cmake", "--preset", "asan"],
         ["cmake", "--build", "--preset", "asan"],
