@@ -42,10 +42,12 @@ struct fenced_nic {
 
 /*
  * nics and nr_nics change only under rtnl while the fence is open; the data
- * path finds its entry by the device's ops, which lie inside the entry.
+ * path finds its entry by the device's ops, which lie inside the entry.  Not
+ * allocated: a guest that stops may have no block of several pages left.
  */
-static struct fenced_nic *nics;
+static struct fenced_nic nics[MAX_NICS];
 static unsigned int nr_nics;
+static bool installed;
 static bool closed;
 static atomic64_t tx_dropped, rx_dropped;
 
@@ -266,11 +268,9 @@ int smig_fence_net_install(void)
 	unsigned int i;
 	int ret = 0;
 
-	if (WARN_ON(nics))
+	if (WARN_ON(installed))
 		return -EBUSY;
-	nics = kcalloc(MAX_NICS, sizeof(*nics), GFP_KERNEL);
-	if (!nics)
-		return -ENOMEM;
+	installed = true;
 	atomic64_set(&tx_dropped, 0);
 	atomic64_set(&rx_dropped, 0);
 	/* also the NICs that were given to a container */
@@ -302,11 +302,13 @@ void smig_fence_net_remove(void)
 {
 	unsigned int i;
 
-	if (!nics)
+	if (!installed)
 		return;
 	for (i = 0; i < nr_nics; i++)
-		if (nics[i].ingress.hook)
+		if (nics[i].ingress.hook) {
 			nf_unregister_net_hook(dev_net(nics[i].dev), &nics[i].ingress);
+			nics[i].ingress.hook = NULL;
+		}
 	rtnl_lock();
 	for (i = 0; i < nr_nics; i++)
 		if (nics[i].dev->netdev_ops == &nics[i].ops)
@@ -317,8 +319,7 @@ void smig_fence_net_remove(void)
 	for (i = 0; i < nr_nics; i++)
 		netdev_put(nics[i].dev, &nics[i].tracker);
 	nr_nics = 0;
-	kfree(nics);
-	nics = NULL;
+	installed = false;
 }
 
 /* Any context. */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * hold.c - frames held for a move: the shadow of the stop, and frames that stay vacant.
+ * hold.c - frames held for a move: the shadow of the stop, frames that stay vacant, and a
+ * reserve that is free for the stop when nobody else is left who could take it.
  *
  * The guest runs while they are held.  If it runs out of memory it gets them back,
  * so that the kernel need not kill a process for want of it: ENOBUFS from then on.
@@ -20,6 +21,12 @@
 
 #define SMALLEST_PIECE 64	/* frames; below it trying costs more than it brings */
 
+/*
+ * Of the reserve's blocks.  Drivers allocate their rings anew when devices resume, up to
+ * so much at once.
+ */
+#define RESERVE_ORDER 5
+
 /* How long a task that found no memory waits for what is being held just now. */
 #define PATIENCE_MS 2000
 #define LOOK_MS 10
@@ -33,9 +40,10 @@ unsigned long smig_nr_held;
  * tries the lock.
  */
 static DEFINE_MUTEX(lock);
+static LIST_HEAD(reserve_blocks);
+static unsigned long nr_reserve;	/* frames in them */
 static struct task_struct *holding;	/* more, just now */
 static unsigned long room;	/* of smig_held */
-static bool kept;		/* the guest is stopping or stopped: it gets nothing back */
 static bool gone;		/* the guest got it back */
 static bool wanted;		/* by a task that waits for the lock */
 static unsigned long returned;	/* to the guest, and not known to that task yet */
@@ -49,13 +57,35 @@ static void give_back_to(unsigned long nr)
 	}
 }
 
+static void free_reserve(void)
+{
+	struct page *page, *next;
+
+	list_for_each_entry_safe(page, next, &reserve_blocks, lru) {
+		unsigned int order = page_private(page);
+
+		list_del(&page->lru);
+		set_page_private(page, 0);
+		nr_reserve -= 1UL << order;
+		__free_pages(page, order);
+	}
+}
+
+/* What has just been given back is for all processors, not at this one's hand alone. */
+static void drain(void)
+{
+	smig_call(drain_all_pages)(NULL);
+}
+
 /* Under the lock. */
 static void give_back_to_guest(void)
 {
 	pr_warn("the guest has run out of memory: %lu pages that were held go back to it\n",
-		smig_nr_held);
-	returned += smig_nr_held;
+		smig_nr_held + nr_reserve);
+	returned += smig_nr_held + nr_reserve;
 	give_back_to(0);
+	free_reserve();
+	drain();
 	gone = true;
 }
 
@@ -64,16 +94,54 @@ static bool must_end(void)
 	return READ_ONCE(wanted) || fatal_signal_pending(current);
 }
 
-/* @reached: so many could be had, also when @nr could not. */
-static int hold_up_to(unsigned long nr, u64 *reached)
+/*
+ * Processors keep up to an eighth of memory at hand, and the kernel takes that from the
+ * others only when there is something to reclaim.
+ */
+static struct page *one_page(void)
+{
+	const gfp_t flags = GFP_KERNEL | __GFP_NOWARN;
+	struct page *page = alloc_page(flags | __GFP_RETRY_MAYFAIL);
+
+	if (page || must_end())
+		return page;
+	drain();
+	return alloc_page(flags | __GFP_NORETRY);
+}
+
+/* In blocks as large as can be had. */
+static int reserve_up_to(unsigned long nr)
+{
+	unsigned int order = RESERVE_ORDER;
+
+	while (nr_reserve < nr) {
+		struct page *page = NULL;
+
+		if (!order)
+			page = one_page();
+		else if ((nr - nr_reserve) >> order)
+			page = alloc_pages(GFP_KERNEL | __GFP_NOWARN | __GFP_NORETRY, order);
+		if (page) {
+			set_page_private(page, order);
+			list_add(&page->lru, &reserve_blocks);
+			nr_reserve += 1UL << order;
+		}
+		if (must_end() || (!page && !order))
+			return -ENOMEM;
+		if (!page)
+			order--;
+	}
+	return 0;
+}
+
+static int hold_up_to(unsigned long nr)
 {
 	struct page *page;
 
 	while (smig_nr_held < nr) {
-		page = alloc_page(GFP_KERNEL | __GFP_NOWARN | __GFP_RETRY_MAYFAIL);
+		page = one_page();
 		if (page)
 			smig_held[smig_nr_held++] = page;
-		*reached = smig_nr_held;
 		if (!page || must_end())
 			return -ENOMEM;
 		if (!(smig_nr_held & 0xff))
@@ -158,18 +226,20 @@ int smig_hold_room(unsigned long max)
 
 /*
  * Process context, under smig.lock, room made.  Holds @nr frames, those of
- * [avoid, avoid + nr_avoid) first, when there are @reserve besides.  @avoided:
- * what of the range was taken now.  ENOMEM: what was held before is held still.
+ * [avoid, avoid + nr_avoid) first, and @reserve besides for the stop.  @avoided: what
+ * of the range was taken now; @reached: what could be had.  ENOMEM: what was held
+ * before is held still.
  */
 int smig_hold(unsigned long nr, unsigned long reserve, u64 avoid, u64 nr_avoid,
 	      u64 *avoided, u64 *reached)
 {
-	unsigned long before;
+	unsigned long before, reserve_before;
 	int ret;
 
 	mutex_lock(&lock);
 	before = smig_nr_held;
-	*reached = before;
+	reserve_before = nr_reserve;
+	*reached = before + reserve_before;
 	*avoided = 0;
 	returned = 0;
 	ret = smig_hold_check();
@@ -179,13 +249,18 @@ int smig_hold(unsigned long nr, unsigned long reserve, u64 avoid, u64 nr_avoid,
 	if (nr_avoid)
 		hold_range(avoid, nr_avoid, nr);
 	*avoided = smig_nr_held - before;
-	ret = hold_up_to(nr + reserve, reached);
+	drain();
+	/* the blocks first, as long as there are some */
+	ret = reserve_up_to(reserve) ?: hold_up_to(nr);
+	*reached = smig_nr_held + nr_reserve;
 	if (ret) {
 		*avoided = 0;
-		returned = smig_nr_held - before;
 		give_back_to(before);
-	} else {
-		give_back_to(nr);
+		/* all of it or nothing */
+		if (!reserve_before)
+			free_reserve();
+		returned = *reached - smig_nr_held - nr_reserve;
+		drain();
 	}
 	WRITE_ONCE(holding, NULL);
 unlock:
@@ -203,18 +278,33 @@ void smig_hold_mark(unsigned long *bitmap)
 	mutex_unlock(&lock);
 }
 
-/* From here to smig_hold_may_go() a guest that runs out of memory gets none of it. */
-int smig_hold_keep(void)
+void smig_hold_mark_reserve(unsigned long *bitmap)
 {
+	struct page *page;
+
 	mutex_lock(&lock);
-	kept = !gone;
+	list_for_each_entry(page, &reserve_blocks, lru)
+		smig_bitmap_set(bitmap, page_to_pfn(page), 1UL << page_private(page));
 	mutex_unlock(&lock);
-	return smig_hold_check();
 }
 
-void smig_hold_may_go(void)
+/* Frames, with the reserve. */
+unsigned long smig_hold_all(void)
 {
-	WRITE_ONCE(kept, false);
+	return smig_nr_held + nr_reserve;
+}
+
+/*
+ * Tasks are frozen: none takes it but the stop, and until they are thawed the kernel
+ * neither kills a process for want of memory nor asks for what is held.
+ */
+int smig_hold_free_reserve(void)
+{
+	mutex_lock(&lock);
+	free_reserve();
+	drain();
+	mutex_unlock(&lock);
+	return smig_hold_check();
 }
 
 /* Of what is held, but the first @keep frames, at most @most go back; true: there are more. */
@@ -225,6 +315,7 @@ bool smig_hold_give_back(unsigned long keep, unsigned long most)
 	mutex_lock(&lock);
 	rest = smig_nr_held - min(smig_nr_held, keep);
 	give_back_to(smig_nr_held - min(rest, most));
+	drain();
 	mutex_unlock(&lock);
 	return rest > most;
 }
@@ -234,10 +325,10 @@ void smig_hold_drop(void)
 {
 	mutex_lock(&lock);
 	give_back_to(0);
+	free_reserve();
 	vfree(smig_held);
 	smig_held = NULL;
 	room = 0;
-	kept = false;
 	gone = false;
 	WRITE_ONCE(wanted, false);
 	mutex_unlock(&lock);
@@ -252,9 +343,9 @@ static int out_of_memory_now(struct notifier_block *nb, unsigned long unused, vo
 	unsigned long *freed = data;
 	unsigned int waited_ms = 0;
 
-	/* it would wait for itself, nothing is held, or what is held stays */
-	if (READ_ONCE(holding) == current || READ_ONCE(kept) ||
-	    (!READ_ONCE(smig_nr_held) && !mutex_is_locked(&lock)))
+	/* it would wait for itself, or nothing is held */
+	if (READ_ONCE(holding) == current ||
+	    (!smig_hold_all() && !mutex_is_locked(&lock)))
 		return NOTIFY_OK;
 	WRITE_ONCE(wanted, true);
 	while (!mutex_trylock(&lock)) {
@@ -266,7 +357,7 @@ static int out_of_memory_now(struct notifier_block *nb, unsigned long unused, vo
 		waited_ms += LOOK_MS;
 	}
 	WRITE_ONCE(wanted, false);
-	if (smig_nr_held && !kept && !returned)
+	if (smig_hold_all() && !returned)
 		give_back_to_guest();
 	*freed += returned;
 	returned = 0;

@@ -30,8 +30,8 @@
 #include "walk.h"
 
 /*
- * Frames given back just before the freeze, for the stop's own allocations, and as many
- * after the capture, for whoever sends the image: 8 MiB.
+ * Kept besides, and free once tasks are frozen, for what the stop itself allocates; and as
+ * many are given back after the capture, for whoever sends the image: 8 MiB.
  */
 #define RESERVE_PAGES 2048
 
@@ -150,7 +150,7 @@ static u64 expected_shadow(u32 flags)
 	smig_call(lru_add_drain_all)();
 	smig_ram_census(pages, NULL, NULL);
 	/* what is held counts as the kernel's in a census */
-	shadow = pages[SMIG_CLASS_KERNEL] - min_t(u64, smig_nr_held, pages[SMIG_CLASS_KERNEL]);
+	shadow = pages[SMIG_CLASS_KERNEL] - min_t(u64, smig_hold_all(), pages[SMIG_CLASS_KERNEL]);
 	shadow += smig_call(nr_blockdev_pages)();
 	shadow += 3 * get_mm_rss(current->mm);
 	shadow += shadow / 32 + 1024;
@@ -186,7 +186,7 @@ int smig_image_prepare(struct smig_prepare *arg)
 	arg->available_pages = smig_nr_held;
 	if (want > smig_ram.pages)
 		return -ENOMEM;
-	ret = make_room(want + RESERVE_PAGES) ?:
+	ret = make_room(want) ?:
 	      smig_hold(want, RESERVE_PAGES, arg->avoid_start, arg->avoid_pages,
 			&arg->avoided_pages, &arg->available_pages);
 	if (ret) {
@@ -229,6 +229,8 @@ int smig_image_begin_pass(struct smig_pass *arg)
 	if (!own_bitmap)
 		return -EBADFD;
 	mark_own();
+	/* free by the time of the stop, and until then nothing */
+	smig_hold_mark_reserve(own_bitmap);
 	return smig_hold_check() ?: smig_pass_begin(arg, own_bitmap);
 }
 
@@ -447,6 +449,9 @@ int smig_image_capture(struct smig_capture *arg)
 
 	if (!smig_held)
 		return -EBADFD;
+	ret = smig_hold_check();
+	if (ret)
+		return ret;
 	if (arg->flags & SMIG_CAPTURE_VERIFY && !smig_pass_can_verify())
 		return -EINVAL;
 	if (arg->flags & SMIG_CAPTURE_OWE) {
@@ -457,9 +462,6 @@ int smig_image_capture(struct smig_capture *arg)
 			return ret;
 	}
 	smig_owed.may_be_hot = arg->hot_pages;
-	ret = smig_hold_keep();
-	if (ret)
-		return ret;
 	verifying = arg->flags & SMIG_CAPTURE_VERIFY;
 	memset(class_pages, 0, sizeof(class_pages));
 	memset(send_by_class, 0, sizeof(send_by_class));
@@ -479,7 +481,7 @@ int smig_image_capture(struct smig_capture *arg)
 	smig_fence_net_remove();
 	ret = smig_fence_net_install();
 	if (ret)
-		goto may_go;
+		goto failed;
 	ret = smig_fence_disk_find();
 	if (ret)
 		goto remove_net;
@@ -559,8 +561,7 @@ unlock_sleep:
 	smig_fence_disk_open();
 remove_net:
 	smig_fence_net_remove();
-may_go:
-	smig_hold_may_go();
+failed:
 	arg->failed_step = step;
 	arg->shadow_used = nr_shadow;
 	arg->shadow_pages = smig_nr_held;
@@ -706,7 +707,6 @@ void smig_image_thaw(u64 *us)
 	smig_freeze_times_start(&times);
 	smig_image_open_fences();
 	smig_owed_let_go();
-	smig_hold_may_go();
 	smig_freeze_thaw(&times);
 	smig.tasks_frozen = false;
 	unlock_system_sleep(sleep_flags);

@@ -103,9 +103,10 @@ int smig_hold_room(unsigned long max);
 int smig_hold(unsigned long nr, unsigned long reserve, u64 avoid, u64 nr_avoid,
 	      u64 *avoided, u64 *reached);
 void smig_hold_mark(unsigned long *bitmap);
+void smig_hold_mark_reserve(unsigned long *bitmap);
+unsigned long smig_hold_all(void);
 int smig_hold_check(void);
-int smig_hold_keep(void);
-void smig_hold_may_go(void);
+int smig_hold_free_reserve(void);
 bool smig_hold_give_back(unsigned long keep, unsigned long most);
 void smig_hold_drop(void);
 int smig_hold_init(void);

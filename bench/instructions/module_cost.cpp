@@ -100,11 +100,7 @@ void read_all(const Device& device, const std::vector<uint64_t>& pfns, const std
     for (size_t at = 0; at < pfns.size(); at += SMIG_BUFFER_PAGES) {
         const size_t count = std::min<size_t>(SMIG_BUFFER_PAGES, pfns.size() - at);
         std::vector<uint8_t> status(count);
-        smig_read read{};
-        read.size = sizeof read;
-        read.pfns = reinterpret_cast<uint64_t>(&pfns[at]);
-        read.status = reinterpret_cast<uint64_t>(status.data());
-        read.nr = static_cast<uint32_t>(count);
+        smig_read read = reading({&pfns[at], count}, status);
         spent += timed("READ", [&] { return device.call(SMIG_IOC_READ, read); });
         for (const uint8_t one : status) {
             data += one == SMIG_PAGE_DATA;

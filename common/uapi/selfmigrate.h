@@ -185,8 +185,9 @@ struct smig_census {
  * guest from now to the capture, the shadow included, so that the target has
  * room for its landing environment; `vacant_bitmap` names them.  Of these frames
  * [avoid_start, avoid_start + avoid_pages) are taken first, as far as what lies
- * there can be moved: see struct smig_land.  Called again it only adds to what is
- * held.  ENOMEM: nothing was added.  ENOBUFS: nothing is held any more.
+ * there can be moved: see struct smig_land.  What the stop itself allocates is kept
+ * besides.  Called again it only adds to what is held.  ENOMEM: nothing was added.
+ * ENOBUFS: nothing is held any more.
  *
  * SMIG_PREPARE_SPARE: passes come before the stop, and another call after them.
  * Only the spares are held; what the shadow must take is known by then.
@@ -290,7 +291,8 @@ struct smig_image_header {
  * source with role SMIG_ROLE_SOURCE (state CAPTURED), and, if the image jumps,
  * on the target with role SMIG_ROLE_TARGET (state CLONE), `handover` holding
  * what the target's agent left there.  The calling thread must be the only one
- * of its process, with all memory locked.  On error everything is undone.
+ * of its process, with all memory locked.  On error everything is undone; what PREPARE
+ * kept for the stop's own allocations has gone back: PREPARE again before the next.
  *
  * Without TRACK everything of the image must be sent.  With it `send_bitmap`
  * leaves out what was read and has not changed since.  SMIG_CAPTURE_VERIFY hashes
@@ -312,7 +314,7 @@ struct smig_capture {
 	__u64 pages[SMIG_CLASS_SLOTS];	/* out: frames by class */
 	__u64 captured_mono_ns;		/* out: CLOCK_MONOTONIC of the capture */
 	__u64 source_us[SMIG_STEP_SLOTS];	/* out: steps of the stop on the source */
-	__u64 landing_us[SMIG_STEP_SLOTS];	/* out, clone: the landing environment.s way down */
+	__u64 landing_us[SMIG_STEP_SLOTS];	/* out, clone: the landing environment's way down */
 	__u64 clone_us[SMIG_STEP_SLOTS];	/* out, clone: jump and resume steps */
 	__u64 placed_direct;		/* out, clone: pages written straight to their frame */
 	__u64 placed_copied;		/* out, clone: pages the trampoline had to copy */
@@ -442,6 +444,7 @@ struct smig_read {
 };
 
 /* COMMIT, source: the guest is the target's; closing never thaws again (CAPTURED -> GIVEN). */
+
 /*
  * THAW, source: undo the stop, keep the move begun (CAPTURED -> SOURCE).  Some of what was
  * held has gone back to the guest: PREPARE before another CAPTURE, and what was to stay
@@ -540,7 +543,7 @@ struct smig_jump {
 	__u64 handover;			/* in: at most SMIG_HANDOVER_LEN bytes for the clone */
 	__u64 source_mono_ns;
 	__u64 local_mono_ns;
-	__u8 entropy[SMIG_ENTROPY_LEN];	/* in: changes the clone.s random generator */
+	__u8 entropy[SMIG_ENTROPY_LEN];	/* in: changes the clone's random generator */
 };
 
 /* The numbers carry no size: a struct may grow and keep its number. */

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <fstream>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -149,6 +150,17 @@ struct Captured {
     }
     bool has(uint64_t pfn) const { return bitmap[pfn / 64] >> (pfn % 64) & 1; }
 };
+
+// READ of these frames; without `data` the pages come to lie in the module's buffer.
+inline smig_read reading(std::span<const uint64_t> pfns, std::span<uint8_t> status, void* data = nullptr) {
+    smig_read read{};
+    read.size = sizeof read;
+    read.pfns = reinterpret_cast<uint64_t>(pfns.data());
+    read.status = reinterpret_cast<uint64_t>(status.data());
+    read.data = reinterpret_cast<uint64_t>(data);
+    read.nr = static_cast<uint32_t>(pfns.size());
+    return read;
+}
 
 // Free pages of the whole machine, with those that each CPU keeps at hand for its next allocations.
 inline uint64_t free_pages() {

@@ -99,12 +99,7 @@ public:
         for (size_t done = 0; done < pages.size();) {
             const auto nr = static_cast<uint32_t>(std::min<size_t>(256, pages.size() - done));
             for (uint32_t i = 0; i < nr; i++) pfns[i] = pages[done + i].pfn;
-            smig_read read{};
-            read.size = sizeof read;
-            read.pfns = reinterpret_cast<uint64_t>(pfns.data());
-            read.status = reinterpret_cast<uint64_t>(status.data());
-            read.data = reinterpret_cast<uint64_t>(&room_[done * 512]);
-            read.nr = nr;
+            smig_read read = reading({pfns.data(), nr}, status, &room_[done * 512]);
             REQUIRE(device.call(SMIG_IOC_READ, read) == 0);
             // contents of zero pages were left out: make room for them, from the end
             size_t data = read.nr_data;
@@ -435,12 +430,7 @@ uint64_t hash_of_all(const Device& device, const std::vector<uint64_t>& frames) 
     std::vector<uint8_t> status(256);
     uint64_t hash = 0;
     const auto hash_batch = [&] {
-        smig_read read{};
-        read.size = sizeof read;
-        read.pfns = reinterpret_cast<uint64_t>(pfns.data());
-        read.status = reinterpret_cast<uint64_t>(status.data());
-        read.data = reinterpret_cast<uint64_t>(data.data());
-        read.nr = static_cast<uint32_t>(pfns.size());
+        smig_read read = reading(pfns, status, data.data());
         REQUIRE(device.call(SMIG_IOC_READ, read) == 0);
         for (size_t i = 0; i < pfns.size(); i++) hash = hash * 31 + status[i];
         for (size_t i = 0; i < size_t{read.nr_data} * 512; i++) hash = (hash ^ data[i]) * 0x9e3779b97f4a7c15;
@@ -483,6 +473,7 @@ TEST_CASE(
 }
 
 TEST_CASE("with the list what was held for the stop is free, and to fill it harms nothing") {
+    constexpr uint64_t kReserve = 2048;  // comes back with every stop
     CheckedLoad checked;
     Ticker ticker;
     Device device;
@@ -500,7 +491,7 @@ TEST_CASE("with the list what was held for the stop is free, and to fill it harm
                 judged.answer.shadow_used, judged.answer.shadow_pages,
                 static_cast<unsigned long long>(at_work), static_cast<unsigned long long>(captured),
                 static_cast<unsigned long long>(listed));
-    CHECK(captured > at_work + 1024);
+    CHECK(captured > at_work + kReserve + 1024);
     CHECK(listed > captured + rest / 2);
     const std::vector<uint64_t> filled((listed - captured) / 2 * 512, ~uint64_t{0});
     Stash stash(pages.size());

@@ -55,11 +55,7 @@ struct Pass {
 
     int read(const Device& device, const std::vector<uint64_t>& pfns) {
         std::vector<uint8_t> status(pfns.size());
-        smig_read argument{};
-        argument.size = sizeof argument;
-        argument.pfns = reinterpret_cast<uint64_t>(pfns.data());
-        argument.status = reinterpret_cast<uint64_t>(status.data());
-        argument.nr = static_cast<uint32_t>(pfns.size());
+        smig_read argument = reading(pfns, status);
         if (int failed = device.call(SMIG_IOC_READ, argument)) return failed;
         for (uint8_t one : status) {
             data += one == SMIG_PAGE_DATA;

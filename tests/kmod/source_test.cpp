@@ -65,6 +65,27 @@ private:
     pid_t child_;
 };
 
+constexpr uint64_t kLeft = 40 << 8;        // pages that are left to the guest
+constexpr uint64_t kNeeded = 96ull << 20;  // bytes that a hungry process asks for
+
+int hold_all_but(uint64_t pages, const Device& device) {
+    smig_prepare argument{};
+    argument.size = sizeof argument;
+    argument.flags = SMIG_PREPARE_SPARE;
+    argument.spare_pages = free_pages() - pages;
+    return device.call(SMIG_IOC_PREPARE, argument);
+}
+
+// Ends with 0 when it has got its memory.
+pid_t start_hungry() {
+    const pid_t child = fork();
+    if (child != 0) return child;
+    void* memory = mmap(nullptr, kNeeded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) _exit(1);
+    std::memset(memory, 1, kNeeded);
+    _exit(0);
+}
+
 }  // namespace
 
 TEST_CASE("while a move runs suspend, hibernation, kexec and CPU hotplug are refused, afterwards not") {
@@ -105,29 +126,17 @@ TEST_CASE("memory that is not there is refused with figures, and nothing is kept
 }
 
 TEST_CASE("a guest that runs out of memory gets back what is held, nobody is killed, and the move ends") {
-    constexpr uint64_t kLeft = 40 << 8;        // pages that are left to the guest
-    constexpr uint64_t kNeeded = 96ull << 20;  // bytes that it asks for
     Ticker ticker;
     {
         Device device;
         REQUIRE(device.begin(SMIG_ROLE_SOURCE) == 0);
-        smig_prepare argument{};
-        argument.size = sizeof argument;
-        argument.flags = SMIG_PREPARE_SPARE;
-        argument.spare_pages = free_pages() - kLeft;
-        REQUIRE(device.call(SMIG_IOC_PREPARE, argument) == 0);
+        REQUIRE(hold_all_but(kLeft, device) == 0);
         CHECK(free_pages() * 4096 < kNeeded);
-        const pid_t hungry = fork();
-        if (hungry == 0) {
-            void* memory = mmap(nullptr, kNeeded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-            if (memory == MAP_FAILED) _exit(1);
-            std::memset(memory, 1, kNeeded);
-            _exit(0);
-        }
+        const pid_t hungry = start_hungry();
         int status = -1;
         waitpid(hungry, &status, 0);
         CHECK(status == 0);
-        CHECK(device.call(SMIG_IOC_PREPARE, argument) == ENOBUFS);
+        CHECK(prepare(device) == ENOBUFS);
         Captured captured;
         CHECK(captured.take(device) == ENOBUFS);
     }
@@ -135,6 +144,58 @@ TEST_CASE("a guest that runs out of memory gets back what is held, nobody is kil
     Device device;
     REQUIRE(device.begin(SMIG_ROLE_SOURCE) == 0);
     CHECK(prepare(device) == 0);
+}
+
+// The freezer stops one process after the other, and who is not stopped yet may want memory.
+TEST_CASE("a guest that runs out of memory while a stop begins loses no process") {
+    constexpr useconds_t kStepUs = 400;
+    constexpr uint64_t kNearlyNone = 10 << 8;  // pages that are free when the stop begins
+    int stopped = 0, ended = 0;
+    for (useconds_t pause = 0; pause < 12 * kStepUs; pause += kStepUs) {
+        CAPTURE(pause);
+        Device device;
+        REQUIRE(device.begin(SMIG_ROLE_SOURCE) == 0);
+        REQUIRE(hold_all_but(kLeft, device) == 0);
+        const pid_t hungry = start_hungry();
+        siginfo_t end{};
+        while (device.info().free_pages > kNearlyNone && end.si_pid == 0) {
+            usleep(100);
+            waitid(P_PID, static_cast<id_t>(hungry), &end, WEXITED | WNOHANG | WNOWAIT);
+        }
+        usleep(pause);
+        Captured captured;
+        const int error = captured.take(device);
+        if (error == 0) {
+            stopped++;
+            CHECK(device.plain(SMIG_IOC_THAW) == 0);
+        } else {
+            ended++;
+            CHECK(error == ENOBUFS);
+        }
+        int status = -1;
+        waitpid(hungry, &status, 0);
+        CHECK(status == 0);
+    }
+    MESSAGE(stopped << " stops, " << ended << " ended for want of memory");
+    CHECK(ended > 0);
+}
+
+TEST_CASE("what a stop allocates is kept for it, and comes back with the stop") {
+    constexpr uint64_t kReserve = 2048;
+    constexpr uint64_t kSlack = 500;
+    const uint64_t before = free_pages();
+    Device device;
+    REQUIRE(device.begin(SMIG_ROLE_SOURCE) == 0);
+    smig_prepare argument{};
+    argument.size = sizeof argument;
+    REQUIRE(device.call(SMIG_IOC_PREPARE, argument) == 0);
+    CHECK(before > free_pages() + argument.shadow_pages + kReserve - kSlack);
+    Captured captured;
+    fail_at(SMIG_STEP_SUSPEND_DEVICES);
+    CHECK(captured.take(device) == EIO);
+    CHECK(before < free_pages() + argument.shadow_pages + kReserve - kSlack);
+    REQUIRE(device.call(SMIG_IOC_PREPARE, argument) == 0);
+    CHECK(before > free_pages() + argument.shadow_pages + kReserve - kSlack);
 }
 
 TEST_CASE("what PREPARE holds comes back when the file is closed") {
@@ -152,6 +213,10 @@ TEST_CASE("frames to be avoided are held, what lay there has moved and is whole,
     // Larger than any free list of a CPU, and spread over many page blocks.
     constexpr uint64_t kPages = 4096;
     constexpr uint64_t kBlock = 512;
+    // so that there are blocks with nothing in them
+    sync();
+    REQUIRE(write_file("/proc/sys/vm/drop_caches", "3"));
+    REQUIRE(write_file("/proc/sys/vm/compact_memory", "1"));
     std::vector<uint64_t> memory((kPages + 1) * 512);
     auto* const pages =
         reinterpret_cast<uint64_t*>((reinterpret_cast<uint64_t>(memory.data()) + 4095) & ~4095ULL);
@@ -164,6 +229,7 @@ TEST_CASE("frames to be avoided are held, what lay there has moved and is whole,
     const uint64_t block =
         std::ranges::max_element(ours, {}, [](const auto& one) { return one.second; })->first;
     REQUIRE(block != 0);
+    CAPTURE(ours[block]);
     {
         Device device;
         REQUIRE(device.begin(SMIG_ROLE_SOURCE) == 0);
@@ -259,12 +325,7 @@ TEST_CASE("a captured guest stands still, its image is whole, and a thaw lets it
 
     std::vector<uint64_t> page(512), pfns{known};
     std::vector<uint8_t> status(SMIG_MAX_BATCH);
-    smig_read read{};
-    read.size = sizeof read;
-    read.pfns = reinterpret_cast<uint64_t>(pfns.data());
-    read.status = reinterpret_cast<uint64_t>(status.data());
-    read.data = reinterpret_cast<uint64_t>(page.data());
-    read.nr = 1;
+    smig_read read = reading(pfns, status, page.data());
     REQUIRE(device.call(SMIG_IOC_READ, read) == 0);
     CHECK(status[0] == SMIG_PAGE_DATA);
     CHECK(page[0] == Ticker::kPattern);
@@ -309,12 +370,7 @@ TEST_CASE("memory that the kernel does not map is in the image as it is") {
 
     std::vector<uint64_t> words(pfns.size() * 512);
     std::vector<uint8_t> status(pfns.size());
-    smig_read read{};
-    read.size = sizeof read;
-    read.pfns = reinterpret_cast<uint64_t>(pfns.data());
-    read.status = reinterpret_cast<uint64_t>(status.data());
-    read.data = reinterpret_cast<uint64_t>(words.data());
-    read.nr = static_cast<uint32_t>(pfns.size());
+    smig_read read = reading(pfns, status, words.data());
     REQUIRE(device.call(SMIG_IOC_READ, read) == 0);
     for (size_t page = 0; page < pfns.size(); page++) {
         CAPTURE(page);

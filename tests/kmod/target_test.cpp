@@ -27,12 +27,7 @@ struct TinyImage {
         std::vector<char> page(4096);
         uint64_t pfn = header.handover_pfn;
         uint8_t status = 0;
-        smig_read read{};
-        read.size = sizeof read;
-        read.pfns = reinterpret_cast<uint64_t>(&pfn);
-        read.status = reinterpret_cast<uint64_t>(&status);
-        read.data = reinterpret_cast<uint64_t>(page.data());
-        read.nr = 1;
+        smig_read read = reading({&pfn, 1}, {&status, 1}, page.data());
         REQUIRE(device.call(SMIG_IOC_READ, read) == 0);
         std::memcpy(&handover_magic, page.data(), 8);
         REQUIRE(device.plain(SMIG_IOC_THAW) == 0);
