@@ -109,9 +109,13 @@ static struct page *one_page(void)
 	return alloc_page(flags | __GFP_NORETRY);
 }
 
-/* In blocks as large as can be had. */
+/*
+ * In blocks as large as can be had.  Between passes nothing is moved for them: it would
+ * have to be sent again, in the stop.
+ */
 static int reserve_up_to(unsigned long nr)
 {
+	gfp_t patience = smig_pass_following() ? GFP_NOWAIT : GFP_KERNEL;
 	unsigned int order = RESERVE_ORDER;
 
 	while (nr_reserve < nr) {
@@ -120,7 +124,7 @@ static int reserve_up_to(unsigned long nr)
 		if (!order)
 			page = one_page();
 		else if ((nr - nr_reserve) >> order)
-			page = alloc_pages(GFP_KERNEL | __GFP_NOWARN | __GFP_NORETRY, order);
+			page = alloc_pages(patience | __GFP_NOWARN | __GFP_NORETRY, order);
 		if (page) {
 			set_page_private(page, order);
 			list_add(&page->lru, &reserve_blocks);
@@ -295,8 +299,8 @@ unsigned long smig_hold_all(void)
 }
 
 /*
- * Tasks are frozen: none takes it but the stop, and until they are thawed the kernel
- * neither kills a process for want of memory nor asks for what is held.
+ * For the stop, when tasks are frozen: none takes it but the stop, and until they are
+ * thawed the kernel neither kills a process for want of memory nor asks for what is held.
  */
 int smig_hold_free_reserve(void)
 {

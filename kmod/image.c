@@ -194,6 +194,9 @@ int smig_image_prepare(struct smig_prepare *arg)
 			drop_room();
 		return ret;
 	}
+	/* it was there, and will be asked for again */
+	if (arg->flags & SMIG_PREPARE_SPARE)
+		smig_hold_free_reserve();
 	arg->shadow_pages = smig_nr_held;
 	mark_held();
 	if (arg->vacant_bitmap &&

@@ -190,7 +190,8 @@ struct smig_census {
  * ENOBUFS: nothing is held any more.
  *
  * SMIG_PREPARE_SPARE: passes come before the stop, and another call after them.
- * Only the spares are held; what the shadow must take is known by then.
+ * Only the spares are held; what the shadow must take is known by then, and what the
+ * stop allocates must be there, but is not kept.
  */
 #define SMIG_PREPARE_SPARE	0x1
 
