@@ -82,7 +82,7 @@ int smig_freeze_down(struct smig_times *t, enum smig_purpose purpose, bool owe, 
 	smig_call(lock_device_hotplug)();
 	step = SMIG_STEP_FREEZE_KTHREADS;
 	ret = smig_freeze_inject(step);
-	/* nobody is left who could take it; and before what comes wants it */
+	/* before what comes wants it */
 	if (!ret && purpose == SMIG_FOR_CAPTURE)
 		ret = smig_hold_free_reserve();
 	if (!ret)

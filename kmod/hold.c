@@ -26,6 +26,9 @@
  * so much at once.
  */
 #define RESERVE_ORDER 5
+#define MOVED_RESERVE 128	/* frames of it for which user memory is always moved away */
+
+#define TRIES 16		/* to find a page, when the kernel says that there is none */
 
 /* How long a task that found no memory waits for what is being held just now. */
 #define PATIENCE_MS 2000
@@ -95,30 +98,35 @@ static bool must_end(void)
 }
 
 /*
+ * Patient, but not where the kernel would wait for the task that waits for the lock.
  * Processors keep up to an eighth of memory at hand, and the kernel takes that from the
  * others only when there is something to reclaim.
  */
 static struct page *one_page(void)
 {
-	const gfp_t flags = GFP_KERNEL | __GFP_NOWARN;
-	struct page *page = alloc_page(flags | __GFP_RETRY_MAYFAIL);
+	struct page *page;
+	unsigned int i;
 
-	if (page || must_end())
-		return page;
-	drain();
-	return alloc_page(flags | __GFP_NORETRY);
+	for (i = 0; i < TRIES; i++) {
+		page = alloc_page(GFP_KERNEL | __GFP_NOWARN | __GFP_NORETRY);
+		if (page || must_end())
+			return page;
+		drain();
+	}
+	return NULL;
 }
 
 /*
- * In blocks as large as can be had.  Between passes nothing is moved for them: it would
- * have to be sent again, in the stop.
+ * In blocks as large as can be had.  After passes little is moved for them: it has to be
+ * sent again, in the stop.
  */
 static int reserve_up_to(unsigned long nr)
 {
-	gfp_t patience = smig_pass_following() ? GFP_NOWAIT : GFP_KERNEL;
+	unsigned long move_up_to = smig_pass_following() ? MOVED_RESERVE : nr;
 	unsigned int order = RESERVE_ORDER;
 
 	while (nr_reserve < nr) {
+		gfp_t patience = nr_reserve < move_up_to ? GFP_KERNEL : 0;
 		struct page *page = NULL;
 
 		if (!order)
@@ -292,6 +300,12 @@ void smig_hold_mark_reserve(unsigned long *bitmap)
 	mutex_unlock(&lock);
 }
 
+/* ENOBUFS as above; EBADFD: a stop has had what was kept for it, or nothing is held. */
+int smig_hold_check_stop(void)
+{
+	return smig_hold_check() ?: (READ_ONCE(nr_reserve) ? 0 : -EBADFD);
+}
+
 /* Frames, with the reserve. */
 unsigned long smig_hold_all(void)
 {
@@ -299,8 +313,9 @@ unsigned long smig_hold_all(void)
 }
 
 /*
- * For the stop, when tasks are frozen: none takes it but the stop, and until they are
- * thawed the kernel neither kills a process for want of memory nor asks for what is held.
+ * For the stop, when tasks are frozen: hardly anybody is left who could take it, and until
+ * they are thawed the kernel neither kills a process for want of memory nor asks for what
+ * is held.
  */
 int smig_hold_free_reserve(void)
 {

@@ -138,6 +138,28 @@ static void mark_held(void)
 	smig_hold_mark(own_bitmap);
 }
 
+/* The clone only frees these, so they need not travel: they are OWN, like the shadow. */
+static void mark_own(void)
+{
+	unsigned int i;
+
+	/* anew each time: some of these come and go */
+	mark_held();
+	for (i = 0; i < ARRAY_SIZE(bitmaps); i++)
+		smig_ram_mark_vmalloc(own_bitmap, *bitmaps[i], smig_ram_bitmap_bytes());
+	smig_ram_mark_vmalloc(own_bitmap, shadow_pfn, max_shadow * sizeof(*shadow_pfn));
+	smig_ram_mark_vmalloc(own_bitmap, buffer, SMIG_BUFFER_PAGES * PAGE_SIZE);
+	smig_pass_mark_own(own_bitmap);
+	smig_owed_mark_own(own_bitmap);
+}
+
+/* Until the stop: by then the reserve is free memory. */
+static void mark_own_until_stop(void)
+{
+	mark_own();
+	smig_hold_mark_reserve(own_bitmap);
+}
+
 /* Kernel pages that the stop may have to copy. */
 static u64 expected_shadow(u32 flags)
 {
@@ -148,6 +170,8 @@ static u64 expected_shadow(u32 flags)
 	if (flags & SMIG_PREPARE_SPARE)
 		return 0;
 	smig_call(lru_add_drain_all)();
+	/* what processors keep at hand is not in use */
+	smig_call(drain_all_pages)(NULL);
 	smig_ram_census(pages, NULL, NULL);
 	/* what is held counts as the kernel's in a census */
 	shadow = pages[SMIG_CLASS_KERNEL] - min_t(u64, smig_hold_all(), pages[SMIG_CLASS_KERNEL]);
@@ -157,6 +181,7 @@ static u64 expected_shadow(u32 flags)
 	if (!smig_following)
 		return shadow;
 	/* most of what the kernel has does not change: what was sent needs little shadow */
+	mark_own_until_stop();
 	unsent = smig_pass_unsent_kernel(own_bitmap);
 	shadow = unsent + (shadow - min(unsent, shadow)) / 3;
 	/* the list of owed pages, and as much for what marking them writes */
@@ -183,7 +208,7 @@ int smig_image_prepare(struct smig_prepare *arg)
 	arg->avoided_pages = 0;
 	arg->needed_pages = want + RESERVE_PAGES;
 	arg->shadow_pages = 0;
-	arg->available_pages = smig_nr_held;
+	arg->available_pages = smig_hold_all();
 	if (want > smig_ram.pages)
 		return -ENOMEM;
 	ret = make_room(want) ?:
@@ -194,30 +219,19 @@ int smig_image_prepare(struct smig_prepare *arg)
 			drop_room();
 		return ret;
 	}
-	/* it was there, and will be asked for again */
-	if (arg->flags & SMIG_PREPARE_SPARE)
-		smig_hold_free_reserve();
 	arg->shadow_pages = smig_nr_held;
 	mark_held();
+	/* it was there, and will be asked for again */
+	if (arg->flags & SMIG_PREPARE_SPARE)
+		ret = smig_hold_free_reserve();
+	else
+		ret = smig_hold_check();
+	if (ret)
+		return ret;
 	if (arg->vacant_bitmap &&
 	    copy_to_user(u64_to_user_ptr(arg->vacant_bitmap), own_bitmap, need))
 		return -EFAULT;
 	return 0;
-}
-
-/* The clone only frees these, so they need not travel: they are OWN, like the shadow. */
-static void mark_own(void)
-{
-	unsigned int i;
-
-	/* anew each time: some of these come and go */
-	mark_held();
-	for (i = 0; i < ARRAY_SIZE(bitmaps); i++)
-		smig_ram_mark_vmalloc(own_bitmap, *bitmaps[i], smig_ram_bitmap_bytes());
-	smig_ram_mark_vmalloc(own_bitmap, shadow_pfn, max_shadow * sizeof(*shadow_pfn));
-	smig_ram_mark_vmalloc(own_bitmap, buffer, SMIG_BUFFER_PAGES * PAGE_SIZE);
-	smig_pass_mark_own(own_bitmap);
-	smig_owed_mark_own(own_bitmap);
 }
 
 /* Under smig.lock. */
@@ -231,9 +245,7 @@ int smig_image_begin_pass(struct smig_pass *arg)
 {
 	if (!own_bitmap)
 		return -EBADFD;
-	mark_own();
-	/* free by the time of the stop, and until then nothing */
-	smig_hold_mark_reserve(own_bitmap);
+	mark_own_until_stop();
 	return smig_hold_check() ?: smig_pass_begin(arg, own_bitmap);
 }
 
@@ -450,9 +462,7 @@ int smig_image_capture(struct smig_capture *arg)
 	u32 step = 0;
 	int ret;
 
-	if (!smig_held)
-		return -EBADFD;
-	ret = smig_hold_check();
+	ret = smig_hold_check_stop();
 	if (ret)
 		return ret;
 	if (arg->flags & SMIG_CAPTURE_VERIFY && !smig_pass_can_verify())

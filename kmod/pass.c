@@ -267,6 +267,8 @@ static void choose(const unsigned long *own, struct smig_pass *arg)
 				bitmap_clear(sent, pfn, run);
 			} else if (test_bit(pfn, own)) {
 				__clear_bit(pfn, wanted);
+				/* some of it is the guest's again by the stop */
+				__clear_bit(pfn, sent);
 			} else {
 				bool shared = may_be_shared_with_device(page);
 

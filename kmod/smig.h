@@ -106,6 +106,7 @@ void smig_hold_mark(unsigned long *bitmap);
 void smig_hold_mark_reserve(unsigned long *bitmap);
 unsigned long smig_hold_all(void);
 int smig_hold_check(void);
+int smig_hold_check_stop(void);
 int smig_hold_free_reserve(void);
 bool smig_hold_give_back(unsigned long keep, unsigned long most);
 void smig_hold_drop(void);

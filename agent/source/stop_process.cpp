@@ -282,7 +282,7 @@ private:
             begun = owe();
             if (!begun) break;
             const std::uint64_t hot_pages = let_hot_pages_show();
-            // The guest has taken memory since; what is free now is all that the stop has.
+            // The guest has changed more memory since, and the stop may have to copy it.
             if (owes_) begun = reserve_memory(0, nullptr);
             if (!begun) break;
             if (shared_.cancel_asked) return source_event::StopFailed{"cancelled"};

@@ -191,7 +191,7 @@ struct smig_census {
  *
  * SMIG_PREPARE_SPARE: passes come before the stop, and another call after them.
  * Only the spares are held; what the shadow must take is known by then, and what the
- * stop allocates must be there, but is not kept.
+ * stop allocates must be there, but is not kept (nor is what an earlier call kept).
  */
 #define SMIG_PREPARE_SPARE	0x1
 
@@ -292,8 +292,8 @@ struct smig_image_header {
  * source with role SMIG_ROLE_SOURCE (state CAPTURED), and, if the image jumps,
  * on the target with role SMIG_ROLE_TARGET (state CLONE), `handover` holding
  * what the target's agent left there.  The calling thread must be the only one
- * of its process, with all memory locked.  On error everything is undone; what PREPARE
- * kept for the stop's own allocations has gone back: PREPARE again before the next.
+ * of its process, with all memory locked.  On error everything is undone; but what
+ * PREPARE kept for a stop may be gone with it: PREPARE again, or CAPTURE is EBADFD.
  *
  * Without TRACK everything of the image must be sent.  With it `send_bitmap`
  * leaves out what was read and has not changed since.  SMIG_CAPTURE_VERIFY hashes
@@ -448,8 +448,7 @@ struct smig_read {
 
 /*
  * THAW, source: undo the stop, keep the move begun (CAPTURED -> SOURCE).  Some of what was
- * held has gone back to the guest: PREPARE before another CAPTURE, and what was to stay
- * vacant is not any more.
+ * held has gone back to the guest, and what was to stay vacant is not any more.
  */
 struct smig_plain {
 	__u32 size;

@@ -362,6 +362,7 @@ TEST_CASE("a failure at any step of the stop unmarks everything, under load") {
     for (uint32_t step = SMIG_STEP_NOTIFY; step <= SMIG_STEP_COPY; step++) {
         CAPTURE(step);
         owe(device);
+        REQUIRE(prepare(device) == 0);
         Judged failing;
         fail_at(step);
         CHECK(failing.take(device, SMIG_CAPTURE_OWE) == EIO);
@@ -370,6 +371,7 @@ TEST_CASE("a failure at any step of the stop unmarks everything, under load") {
         CHECK(checked.runs());
         CHECK(checked.wrong() == "");
     }
+    REQUIRE(prepare(device) == 0);
     Judged judged;
     CHECK(judged.take(device, SMIG_CAPTURE_OWE) == 0);
     CHECK(judged.answer.owed_pages > 500);

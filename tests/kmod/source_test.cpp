@@ -71,7 +71,6 @@ constexpr uint64_t kNeeded = 96ull << 20;  // bytes that a hungry process asks f
 int hold_all_but(uint64_t pages, const Device& device) {
     smig_prepare argument{};
     argument.size = sizeof argument;
-    argument.flags = SMIG_PREPARE_SPARE;
     argument.spare_pages = free_pages() - pages;
     return device.call(SMIG_IOC_PREPARE, argument);
 }
@@ -150,7 +149,7 @@ TEST_CASE("a guest that runs out of memory gets back what is held, nobody is kil
 TEST_CASE("a guest that runs out of memory while a stop begins loses no process") {
     constexpr useconds_t kStepUs = 400;
     constexpr uint64_t kNearlyNone = 10 << 8;  // pages that are free when the stop begins
-    int stopped = 0, ended = 0;
+    int stopped = 0, ended_early = 0, ended_in_freeze = 0;
     for (useconds_t pause = 0; pause < 12 * kStepUs; pause += kStepUs) {
         CAPTURE(pause);
         Device device;
@@ -169,20 +168,43 @@ TEST_CASE("a guest that runs out of memory while a stop begins loses no process"
             stopped++;
             CHECK(device.plain(SMIG_IOC_THAW) == 0);
         } else {
-            ended++;
             CHECK(error == ENOBUFS);
+            (captured.answer.failed_step == 0 ? ended_early : ended_in_freeze)++;
         }
         int status = -1;
         waitpid(hungry, &status, 0);
         CHECK(status == 0);
     }
-    MESSAGE(stopped << " stops, " << ended << " ended for want of memory");
-    CHECK(ended > 0);
+    MESSAGE(stopped << " stops; for want of memory ended " << ended_early << " before the freeze, "
+                    << ended_in_freeze << " in it");
+    CHECK(ended_early + ended_in_freeze > 0);
+}
+
+TEST_CASE("a guest that runs out of memory while it is being held loses no process") {
+    constexpr useconds_t kStepUs = 4000;
+    int held = 0, ended = 0;
+    for (useconds_t pause = 0; pause < 12 * kStepUs; pause += kStepUs) {
+        CAPTURE(pause);
+        Device device;
+        REQUIRE(device.begin(SMIG_ROLE_SOURCE) == 0);
+        const uint64_t all = free_pages();
+        const pid_t hungry = start_hungry();
+        usleep(pause);
+        const int error = prepare(device, all - kLeft);
+        (error == 0 ? held : ended)++;
+        if (error != 0) CHECK((error == ENOMEM || error == ENOBUFS));
+        int status = -1;
+        waitpid(hungry, &status, 0);
+        CHECK(status == 0);
+    }
+    MESSAGE(held << " held, " << ended << " not");
 }
 
 TEST_CASE("what a stop allocates is kept for it, and comes back with the stop") {
     constexpr uint64_t kReserve = 2048;
     constexpr uint64_t kSlack = 500;
+    sync();
+    REQUIRE(write_file("/proc/sys/vm/drop_caches", "3"));
     const uint64_t before = free_pages();
     Device device;
     REQUIRE(device.begin(SMIG_ROLE_SOURCE) == 0);
@@ -284,9 +306,9 @@ TEST_CASE("a failure at any step of the stop is named and undone") {
     Ticker ticker;
     Device device;
     REQUIRE(device.begin(SMIG_ROLE_SOURCE) == 0);
-    REQUIRE(prepare(device) == 0);
     for (uint32_t step = SMIG_STEP_NOTIFY; step <= SMIG_STEP_COPY; step++) {
         CAPTURE(step);
+        REQUIRE(prepare(device) == 0);
         Captured captured;
         fail_at(step);
         CHECK(captured.take(device) == EIO);
@@ -295,8 +317,11 @@ TEST_CASE("a failure at any step of the stop is named and undone") {
         CHECK(ticker.runs());
     }
     Captured captured;
+    CHECK(captured.take(device) == EBADFD);
+    REQUIRE(prepare(device) == 0);
     CHECK(captured.take(device) == 0);
     CHECK(device.plain(SMIG_IOC_THAW) == 0);
+    CHECK(captured.take(device) == EBADFD);
     CHECK(ticker.runs());
 }
 

@@ -326,6 +326,7 @@ TEST_CASE("a stop without passes sends everything; one after passes, less") {
     REQUIRE(pass.take(device) == 0);
     Pass second;
     REQUIRE(second.take(device) == 0);
+    REQUIRE(prepare(device) == 0);
     Judged rest;
     REQUIRE(rest.take(device, 0) == 0);
     CHECK(rest.answer.send_pages < whole.answer.send_pages / 5);
@@ -374,6 +375,7 @@ TEST_CASE("a failed stop loses no change: the next one finds what was written be
         CHECK(failing.take(device) == EIO);
         CHECK(failing.answer.failed_step == step + 1);
         usleep(50000);
+        REQUIRE(prepare(device) == 0);
     }
     Judged judged;
     const int failed = judged.take(device);

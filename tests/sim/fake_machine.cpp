@@ -174,6 +174,7 @@ public:
         SMIG_CHECK((flags & ~(SMIG_CAPTURE_VERIFY | SMIG_CAPTURE_OWE)) == 0 && capture.send_bitmap != 0);
         // The stop needs more than the spares.
         SMIG_CHECK(!machine_.spares_only);
+        machine_.spares_only = true;
         if (machine_.tracking) stir_guest();
         std::uint64_t skipped = 0;
         if ((flags & SMIG_CAPTURE_OWE) != 0) (void)mark_owed(skipped);

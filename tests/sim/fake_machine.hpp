@@ -40,7 +40,7 @@ struct FakeMachine {
     std::atomic<int> flows_set{0};
     std::atomic<std::uint64_t> restless_pages{200};  // the guest changes so many between two looks
     std::atomic<std::uint64_t> passes{0};
-    std::atomic<bool> spares_only{false};  // held
+    std::atomic<bool> spares_only{false};  // held; nothing is kept for a stop
     std::atomic<bool> tracking{false};
     FakeMachine* origin = nullptr;        // of a target: where its clone comes from
     std::atomic<int> guest_pace_us{200};  // of a clone's guest, between two touches
