@@ -193,14 +193,21 @@ static void hold_piece(unsigned long start, unsigned long end)
 	cond_resched();
 }
 
-static void hold_range(unsigned long start, unsigned long nr, unsigned long most)
+/*
+ * Ends while there is still memory for what has to move: the kernel would wait for it, and
+ * for the task that waits for the lock.
+ */
+static void hold_range(unsigned long start, unsigned long nr, unsigned long most,
+		       unsigned long reserve)
 {
+	long least = reserve + pageblock_nr_pages;
 	unsigned long piece = start & ~(pageblock_nr_pages - 1);
 
 	for (; piece < start + nr; piece += pageblock_nr_pages) {
 		unsigned long end = piece + pageblock_nr_pages;
 
-		if (smig_nr_held + pageblock_nr_pages > most || must_end())
+		if (smig_nr_held + pageblock_nr_pages > most || must_end() ||
+		    si_mem_available() < least)
 			break;
 		/* within one zone, and nothing but memory */
 		if (smig_ram_contains(piece) && smig_ram_contains(end - 1) &&
@@ -259,7 +266,7 @@ int smig_hold(unsigned long nr, unsigned long reserve, u64 avoid, u64 nr_avoid,
 		goto unlock;
 	WRITE_ONCE(holding, current);
 	if (nr_avoid)
-		hold_range(avoid, nr_avoid, nr);
+		hold_range(avoid, nr_avoid, nr, reserve);
 	*avoided = smig_nr_held - before;
 	drain();
 	/* the blocks first, as long as there are some */
