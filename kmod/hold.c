@@ -14,6 +14,7 @@
 #include <linux/oom.h>
 #include <linux/pageblock-flags.h>
 #include <linux/sched/signal.h>
+#include <linux/swap.h>
 #include <linux/vmalloc.h>
 
 #include "smig.h"
@@ -207,7 +208,7 @@ static void hold_range(unsigned long start, unsigned long nr, unsigned long most
 		unsigned long end = piece + pageblock_nr_pages;
 
 		if (smig_nr_held + pageblock_nr_pages > most || must_end() ||
-		    si_mem_available() < least)
+		    si_mem_available() + get_nr_swap_pages() < least)
 			break;
 		/* within one zone, and nothing but memory */
 		if (smig_ram_contains(piece) && smig_ram_contains(end - 1) &&
@@ -341,7 +342,6 @@ bool smig_hold_give_back(unsigned long keep, unsigned long most)
 	mutex_lock(&lock);
 	rest = smig_nr_held - min(smig_nr_held, keep);
 	give_back_to(smig_nr_held - min(rest, most));
-	drain();
 	mutex_unlock(&lock);
 	return rest > most;
 }

@@ -452,6 +452,13 @@ void smig_image_mix_entropy(void)
 	smig_call(crng_reseed)(NULL);
 }
 
+/* At most @most frames of what the shadow does not take, for whichever processor wants them. */
+static void give_back_on_source(unsigned long most)
+{
+	smig_hold_give_back(nr_shadow, most);
+	smig_call(drain_all_pages)(NULL);
+}
+
 /*
  * The stop.  Under smig.lock, state SOURCE, prepared.  On success returns 0 on
  * both machines, told apart by arg->role; everything stays frozen and fenced.
@@ -564,7 +571,7 @@ captured:
 		arg->captured_mono_ns = smig_clock_captured_mono_ns();
 		fill_header(&arg->header);
 		/* so that nothing need be reclaimed for it */
-		smig_hold_give_back(nr_shadow, RESERVE_PAGES);
+		give_back_on_source(RESERVE_PAGES);
 	}
 	smig_owed_report(arg);
 	return 0;
@@ -739,7 +746,7 @@ bool smig_image_give_back(void)
 /* On a source that is captured, under smig.lock: all that the shadow does not take goes back. */
 void smig_image_give_back_rest(void)
 {
-	smig_hold_give_back(nr_shadow, ULONG_MAX);
+	give_back_on_source(ULONG_MAX);
 }
 
 void smig_image_cleanup(void)

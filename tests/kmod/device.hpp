@@ -173,6 +173,9 @@ inline uint64_t free_pages() {
     return pages;
 }
 
+// Pages that PREPARE keeps for what a stop allocates; they come back with it.
+constexpr uint64_t kStopReserve = 2048;
+
 inline int prepare(const Device& device, uint64_t spare = 0) {
     smig_prepare argument{};
     argument.size = sizeof argument;

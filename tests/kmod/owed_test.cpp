@@ -475,7 +475,6 @@ TEST_CASE(
 }
 
 TEST_CASE("with the list what was held for the stop is free, and to fill it harms nothing") {
-    constexpr uint64_t kReserve = 2048;  // comes back with every stop
     CheckedLoad checked;
     Ticker ticker;
     Device device;
@@ -493,7 +492,7 @@ TEST_CASE("with the list what was held for the stop is free, and to fill it harm
                 judged.answer.shadow_used, judged.answer.shadow_pages,
                 static_cast<unsigned long long>(at_work), static_cast<unsigned long long>(captured),
                 static_cast<unsigned long long>(listed));
-    CHECK(captured > at_work + kReserve + 1024);
+    CHECK(captured > at_work + kStopReserve + 1024);
     CHECK(listed > captured + rest / 2);
     const std::vector<uint64_t> filled((listed - captured) / 2 * 512, ~uint64_t{0});
     Stash stash(pages.size());

@@ -206,7 +206,6 @@ TEST_CASE("a guest that runs out of memory while it is being held loses no proce
 }
 
 TEST_CASE("what a stop allocates is kept for it, and comes back with the stop") {
-    constexpr uint64_t kReserve = 2048;
     constexpr uint64_t kSlack = 500;
     sync();
     REQUIRE(write_file("/proc/sys/vm/drop_caches", "3"));
@@ -216,13 +215,13 @@ TEST_CASE("what a stop allocates is kept for it, and comes back with the stop") 
     smig_prepare argument{};
     argument.size = sizeof argument;
     REQUIRE(device.call(SMIG_IOC_PREPARE, argument) == 0);
-    CHECK(before > free_pages() + argument.shadow_pages + kReserve - kSlack);
+    CHECK(before > free_pages() + argument.shadow_pages + kStopReserve - kSlack);
     Captured captured;
     fail_at(SMIG_STEP_SUSPEND_DEVICES);
     CHECK(captured.take(device) == EIO);
-    CHECK(before < free_pages() + argument.shadow_pages + kReserve - kSlack);
+    CHECK(before < free_pages() + argument.shadow_pages + kStopReserve - kSlack);
     REQUIRE(device.call(SMIG_IOC_PREPARE, argument) == 0);
-    CHECK(before > free_pages() + argument.shadow_pages + kReserve - kSlack);
+    CHECK(before > free_pages() + argument.shadow_pages + kStopReserve - kSlack);
 }
 
 TEST_CASE("what PREPARE holds comes back when the file is closed") {
