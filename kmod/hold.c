@@ -113,6 +113,9 @@ static struct page *one_page(void)
 		if (page || must_end())
 			return page;
 		drain();
+		/* what is being written to a disk or swapped out may be free soon */
+		if (i)
+			msleep(LOOK_MS);
 	}
 	return NULL;
 }
