@@ -178,8 +178,9 @@ static int claim(unsigned long start, unsigned long end)
 }
 
 /*
- * Holds what it can of [start, end), a power of two of frames below a page block,
- * after moving away what lies there: user memory moves, the kernel's does not.
+ * Holds what it can of [start, end), a power of two of frames up to a page block, after
+ * moving away what lies there.  User memory moves, but for what is pinned, around which
+ * pieces are held; where the kernel itself has a page nothing of the page block can be.
  */
 static void hold_piece(unsigned long start, unsigned long end)
 {
