@@ -85,6 +85,14 @@ pid_t start_hungry() {
     _exit(0);
 }
 
+// What main asks for, and more, as long as it lives.
+struct Locking {
+    explicit Locking(int more) { REQUIRE(mlockall(MCL_CURRENT | MCL_FUTURE | more) == 0); }
+    ~Locking() { mlockall(MCL_CURRENT | MCL_FUTURE); }
+    Locking(const Locking&) = delete;
+    Locking& operator=(const Locking&) = delete;
+};
+
 }  // namespace
 
 TEST_CASE("while a move runs suspend, hibernation, kexec and CPU hotplug are refused, afterwards not") {
@@ -236,7 +244,7 @@ TEST_CASE("what PREPARE holds comes back when the file is closed") {
 }
 
 TEST_CASE("frames to be avoided are held, what lay there has moved and is whole, and they come back") {
-    constexpr uint64_t kMostPages = 65536;
+    constexpr uint64_t kMostPages = 16384;
     constexpr uint64_t kLeastPages = 4096;  // more than any CPU keeps at hand
     constexpr uint64_t kBlock = 512;
     int advice = MADV_HUGEPAGE;
@@ -248,6 +256,7 @@ TEST_CASE("frames to be avoided are held, what lay there has moved and is whole,
     sync();
     REQUIRE(write_file("/proc/sys/vm/drop_caches", "3"));
     REQUIRE(write_file("/proc/sys/vm/compact_memory", "1"));
+    const Locking on_touch(MCL_ONFAULT);
     const std::unique_ptr<uint64_t, decltype(&free)> memory(
         static_cast<uint64_t*>(aligned_alloc(kBlock * 4096, kMostPages * 4096)), &free);
     REQUIRE(madvise(memory.get(), kMostPages * 4096, advice) == 0);
