@@ -106,7 +106,10 @@ void OwedClient::wait() {
         if (one.channel && !silent) polled_.push_back({one.channel->fd(), POLLIN, 0});
     }
     std::int64_t patience_ns = std::max<std::int64_t>(0, due - mono_ms()) * 1'000'000;
-    if (rest != 0) patience_ns = std::min(patience_ns, rest);
+    if (rest != 0) {
+        ++phase_.tally.rests;
+        patience_ns = std::min(patience_ns, rest);
+    }
     const timespec patience{patience_ns / kNsPerS, patience_ns % kNsPerS};
     ::ppoll(polled_.data(), polled_.size(), &patience, nullptr);
 }

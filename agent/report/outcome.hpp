@@ -23,6 +23,7 @@ struct OwedTally {
     std::uint64_t arrived_again = 0;   // that were not missing any more
     std::uint64_t bytes = 0;           // of OWED_PAGES frames, headers included
     std::uint64_t reconnections = 0;
+    std::uint64_t rests = 0;  // waits in which what was pushed was left unread (push_rest.hpp)
 };
 
 enum class Verdict : std::uint32_t { moved = 1, rolled_back, refused, forecast };

@@ -70,6 +70,7 @@ void add_owed(nlohmann::ordered_json& out, const MoveOutcome& outcome) {
     out["arrived_again"] = tally.arrived_again;
     out["owed_payload_bytes"] = tally.bytes;
     out["owed_reconnections"] = tally.reconnections;
+    out["push_rests"] = tally.rests;
     out["speculation"] = speculation_names(tally.source.speculation);
     out["push_order"] = order_name(tally.source.order);
     out["owed_mean_run"] = static_cast<double>(tally.source.mean_run_x100) / 100;

@@ -93,6 +93,18 @@ TEST_CASE("postcopy: no anonymous page travels before the switch") {
     CHECK(outcome.owed.arrived[SMIG_OWED_SPECULATED] == 0);
 }
 
+TEST_CASE("who has got the page that he waited for runs before more is read of what is pushed") {
+    World world(in_mode(Mode::postcopy));
+    world.target().install_pace_us = 2'000;
+    world.start_source();
+    const MoveOutcome outcome = world.clone_outcome();
+    CHECK(outcome.verdict == Verdict::moved);
+    CHECK(world.eventually([&] { return world.source().powered_off.load(); }));
+    REQUIRE(world.target().waits > 0);
+    CHECK(outcome.owed.rests > 0);
+    check_drained(world, true);
+}
+
 TEST_CASE("postcopy-i: pushed outwards from the faults") {
     const MoveOutcome outcome = check_moves(Mode::postcopy_i);
     CHECK(outcome.owed.source.order == SMIG_PUSH_OUTWARD);
