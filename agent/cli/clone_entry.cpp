@@ -26,7 +26,7 @@ bool clone_main(CloneStart& start) {
                          start.outcome,
                          start.report,
                          start.tell_owing,
-                         start.owing};
+                         start.at};
     return run_clone(context);
 }
 

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "agent/base/clock.hpp"
+#include "agent/base/priority.hpp"
 #include "agent/cli/clone_entry.hpp"
 #include "agent/cli/endpoint.hpp"
 #include "agent/cli/progress_view.hpp"
@@ -119,6 +120,7 @@ Result<void> complete(Arguments& arguments) {
 // Everything of the terminal and the caller is let go: their death must not reach a move.
 [[noreturn]] void become_agent(AgentOptions& options, Fd client) {
     ::setsid();
+    leave_control_group();
     ::prctl(PR_SET_NAME, "smig-agent");
     for (const int number : {SIGHUP, SIGINT, SIGQUIT, SIGPIPE}) ::signal(number, SIG_IGN);
     ::signal(SIGCHLD, SIG_DFL);

@@ -39,13 +39,11 @@ class Clone {
 public:
     explicit Clone(CloneContext& context)
         : context_(context),
-          machine_(context.owing
-                       ? CloneMachine::adopt_owing(context.handover.epoch, context.handover.boot_nonce,
-                                                   CloneLimits{})
-                       : CloneMachine(context.handover.epoch, context.handover.boot_nonce, CloneLimits{})) {}
+          machine_(CloneMachine::take_up(context.at, context.handover.epoch, context.handover.boot_nonce,
+                                         CloneLimits{})) {}
 
     bool run() {
-        if (!context_.owing) take_on_identity();
+        if (context_.at == CloneAt::fenced) take_on_identity();
         wait(context_.holds.ms_in(machine_.state()));
         feed(clone_event::Woke{});
         while (!machine_.over()) feed(next_event());
@@ -177,7 +175,7 @@ private:
     }
 
     CloneEvent fetch_owed() {
-        if (!context_.owing) wait(context_.holds.ms_in(SMIG_CLONE_OWING));
+        if (context_.at == CloneAt::fenced) wait(context_.holds.ms_in(SMIG_CLONE_OWING));
         if (!owed_client_) owed_client_ = call_for_owed();
         owed_client_->run();
         owed_client_.reset();

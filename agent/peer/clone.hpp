@@ -8,6 +8,7 @@
 
 #include <functional>
 
+#include "agent/base/clone_at.hpp"
 #include "agent/base/power.hpp"
 #include "agent/device/device.hpp"
 #include "agent/network/identity.hpp"
@@ -18,7 +19,7 @@
 namespace smig {
 
 struct CloneContext {
-    Device& device;  // the move's owner, in state CLONE, or OWING
+    Device& device;  // the move's owner, in state CLONE or OWING; released: nobody's
     const Handover& handover;
     unsigned stay_index = 0;                        // interface of the stay address
     std::function<Result<void>()> take_on_network;  // MACs and addresses of this VM
@@ -30,7 +31,7 @@ struct CloneContext {
     MoveOutcome& outcome;          // filled on
     std::function<void()> report;  // called once, when all of the guest is here; `device` may be gone then
     std::function<void(std::uint64_t left)> tell_owing;  // now and then in OWING; may be empty
-    bool owing = false;  // taken over in OWING: the guest runs here, the fences are open
+    CloneAt at = CloneAt::fenced;
 };
 
 // True: the guest runs here, and the source knows or cannot be told.  False: the source refused, and the

@@ -16,10 +16,11 @@ const Event* as(const CloneEvent& event) {
 
 }  // namespace
 
-CloneMachine CloneMachine::adopt_owing(const WireId& epoch, const WireId& boot_nonce,
-                                       const CloneLimits& limits) {
+CloneMachine CloneMachine::take_up(CloneAt at, const WireId& epoch, const WireId& boot_nonce,
+                                   const CloneLimits& limits) {
     CloneMachine machine(epoch, boot_nonce, limits);
-    machine.state_ = SMIG_CLONE_OWING;
+    if (at == CloneAt::fenced) return machine;
+    machine.state_ = at == CloneAt::owing ? SMIG_CLONE_OWING : SMIG_CLONE_RELEASED;
     machine.owed_ = true;
     return machine;
 }
@@ -69,6 +70,8 @@ CloneActions CloneMachine::on_fenced(const CloneEvent& event, std::int64_t now_m
             awaited_ = Awaited::release;
             deadline_ms_ = kNever;
             return {CloneDo::release};
+        } else if (as<Lost>(event) != nullptr && awaited_ == Awaited::release_again) {
+            return {CloneDo::disconnect};  // nothing can be heard on it any more
         }
         return {};
     }
@@ -117,6 +120,10 @@ CloneActions CloneMachine::give_up_telling(std::int64_t now_ms) {
 
 CloneActions CloneMachine::on_released(const CloneEvent& event, std::int64_t now_ms) {
     switch (awaited_) {
+        case Awaited::nothing:
+            if (as<Woke>(event) == nullptr) return {};
+            awaited_ = Awaited::connection;
+            return {CloneDo::report, CloneDo::connect};
         case Awaited::acknowledgement:
             if (const auto* lost = as<Lost>(event)) {
                 if (!lost->in_order) return give_up_telling(now_ms);

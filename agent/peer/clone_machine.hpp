@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "agent/base/clock.hpp"
+#include "agent/base/clone_at.hpp"
 #include "agent/wire/codec.hpp"
 #include "common/wire.h"
 
@@ -68,7 +69,9 @@ struct CloneLimits {
     std::int64_t first_pause = 50;  // between two attempts; doubled up to
     std::int64_t most_pause = 1'000;
     std::int64_t acknowledge = 2'000;  // to RELEASED
-    int tell_attempts = 5;             // to bring RELEASED, or DRAINED, to the source
+    // To bring RELEASED, or DRAINED, to the source, which stands still until then: a quarter of an hour,
+    // for it may be gone with its VM.
+    int tell_attempts = 600;
 };
 
 class CloneMachine {
@@ -76,8 +79,9 @@ public:
     CloneMachine(const WireId& epoch, const WireId& boot_nonce, const CloneLimits& limits)
         : epoch_(epoch), boot_nonce_(boot_nonce), limits_(limits), pause_ms_(limits.first_pause) {}
 
-    // What a supervisor goes on with when the module says OWING.  Its first event is Woke.
-    static CloneMachine adopt_owing(const WireId& epoch, const WireId& boot_nonce, const CloneLimits& limits);
+    // Its first event is Woke, wherever the clone's part is taken up.
+    static CloneMachine take_up(CloneAt at, const WireId& epoch, const WireId& boot_nonce,
+                                const CloneLimits& limits);
 
     [[nodiscard]] CloneActions on(const CloneEvent& event, std::int64_t now_ms);
 

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/peer/owed_client.hpp"
 
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <bit>
 #include <utility>
 
 #include "agent/base/clock.hpp"
+#include "agent/base/priority.hpp"
 #include "agent/page/pfn.hpp"
 #include "agent/wire/owed_codec.hpp"
 
@@ -40,7 +39,7 @@ OwedClient::OwedClient(OwedPhase phase)
 OwedClient::~OwedClient() = default;
 
 void OwedClient::raise_priority() {
-    ::setpriority(PRIO_PROCESS, 0, -20);
+    set_nice(-20);
 }
 
 void OwedClient::call() {

@@ -7,6 +7,7 @@
 #include <functional>
 #include <string_view>
 
+#include "agent/base/clone_at.hpp"
 #include "agent/device/device.hpp"
 #include "agent/network/identity.hpp"
 #include "agent/policy/hold.hpp"
@@ -16,7 +17,7 @@
 namespace smig {
 
 struct CloneStart {
-    Device& device;             // the move's owner, in state CLONE, or OWING
+    Device& device;             // the move's owner, in state CLONE or OWING; released: nobody's
     std::string_view handover;  // as the target wrote it
     const NetworkPlan& plan;
     const Holds& holds;
@@ -24,7 +25,7 @@ struct CloneStart {
     MoveOutcome& outcome;
     std::function<void()> report;  // closes the device and hands the outcome to the agent, once
     std::function<void(std::uint64_t left)> tell_owing;  // the guest runs, and so many pages are owed to it
-    bool owing = false;  // a supervisor took over while pages are owed: the guest runs already
+    CloneAt at = CloneAt::fenced;
 };
 
 // True: the guest runs here.  False: it must not, and this VM should have been reset.

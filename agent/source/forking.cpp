@@ -32,8 +32,8 @@ void keep_only(std::vector<int> kept) {
 // Nothing a terminal or a parent does may end the move.
 void detach(const char* name) {
     ::prctl(PR_SET_NAME, name);
-    for (const int number : {SIGHUP, SIGINT, SIGQUIT, SIGPIPE, SIGCHLD}) ::signal(number, SIG_DFL);
-    for (const int number : {SIGHUP, SIGINT, SIGQUIT, SIGPIPE}) ::signal(number, SIG_IGN);
+    ::signal(SIGCHLD, SIG_DFL);
+    for (const int number : {SIGHUP, SIGINT, SIGQUIT, SIGPIPE, SIGTERM}) ::signal(number, SIG_IGN);
 }
 
 }  // namespace

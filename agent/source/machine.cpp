@@ -201,7 +201,8 @@ SourceActions SourceMachine::on_owed_called(const OwedCalled& event) {
 SourceActions SourceMachine::on_drained(const Drained& event) {
     if (!ours(event.epoch, event.boot_nonce)) return {};
     if (state_ == SMIG_SOURCE_FINISHED) return {{SourceDo::end_caller, event.caller}};
-    if (!owes_ || (state_ != SMIG_SOURCE_GIVEN && state_ != SMIG_SOURCE_OWING)) return {};
+    // Where nothing was owed it is as good as RELEASED.
+    if (state_ != SMIG_SOURCE_GIVEN && state_ != SMIG_SOURCE_OWING) return {};
     return finish(event.caller);
 }
 

@@ -3,7 +3,6 @@
 
 #include <poll.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -13,6 +12,7 @@
 #include <optional>
 
 #include "agent/base/clock.hpp"
+#include "agent/base/priority.hpp"
 #include "agent/page/image_bitmap.hpp"
 #include "agent/source/caller_service.hpp"
 #include "agent/source/control_port.hpp"
@@ -76,7 +76,7 @@ private:
     Result<void> get_ready() {
         pulse_();
         // What a slow pass sends is written again meanwhile: a short one costs the guest no more, and ends.
-        (void)::setpriority(PRIO_PROCESS, 0, plan_.transfer.nice);
+        set_nice(plan_.transfer.nice);
         if (auto locked = lock_memory(); !locked) return locked;
         auto opened = plan_.open_device();
         if (!opened) return opened.error();
@@ -96,6 +96,13 @@ private:
             ::poll(nullptr, 0, 5);
         }
         return {};
+    }
+
+    // Whoever asks for a cancel asks the agent, and hears from it how the move ended: nothing goes on without
+    // it.
+    [[nodiscard]] bool cancelled() const {
+        pollfd agent{report_.get(), 0, 0};
+        return shared_.cancel_asked || (::poll(&agent, 1, 0) > 0 && (agent.revents & POLLERR) != 0);
     }
 
     [[nodiscard]] bool over() const {
@@ -211,7 +218,7 @@ private:
     SourceEvent prepare() {
         if (auto begun = begin_move(); !begun) return sending_failed(begun.error());
         if (!traits_of(plan_.transfer.mode).passes) return source_event::Prepared{false};
-        if (shared_.cancel_asked) return source_event::CancelAsked{};
+        if (cancelled()) return source_event::CancelAsked{};
         if (auto followed = passes_->follow(); !followed)
             return source_event::Broken{SMIG_REASON_DEVICE,
                                         followed.error().text + "; --mode stop-copy needs it not"};
@@ -230,9 +237,7 @@ private:
         expect_within(kDeviceMs);
         smig_owe owe{};
         if (auto owed = device_->owe(owe); !owed) {
-            // Automatic has another way.
-            if (plan_.transfer.mode == Mode::automatic) return {};
-            return owed;
+            return Error{owed.error().remedy, owed.error().text + "; --mode precopy needs it not"};
         }
         owes_ = true;
         pulse_();
@@ -285,7 +290,7 @@ private:
             // The guest has changed more memory since, and the stop may have to copy it.
             if (owes_) begun = reserve_memory(0, nullptr);
             if (!begun) break;
-            if (shared_.cancel_asked) return source_event::StopFailed{"cancelled"};
+            if (cancelled()) return source_event::StopFailed{"cancelled"};
             begun = capture(hot_pages);
             if (begun || begun.error().remedy != Remedy::retry) break;
         }
@@ -296,7 +301,7 @@ private:
             wake_as_clone();
             return source_event::DeadlinePassed{};  // says nothing to the machine, which is over
         }
-        if (shared_.cancel_asked) {
+        if (cancelled()) {
             if (!device_->thaw()) device_.reset();
             return source_event::StopFailed{"cancelled"};
         }
@@ -417,7 +422,7 @@ private:
             const bool runs_on = machine_.state() == SMIG_SOURCE_PASSING;
             const bool in_pass = runs_on && passes_->under_way();
             const bool watching = runs_on && passes_->look_again_ns() != 0;
-            if (shared_.cancel_asked && (in_pass || watching || machine_.state() == SMIG_SOURCE_LANDING))
+            if ((in_pass || watching || machine_.state() == SMIG_SOURCE_LANDING) && cancelled())
                 return source_event::CancelAsked{};
             if (watching && mono_ns() >= passes_->look_again_ns()) return passes_->end_watching();
             std::int64_t patience = std::min({machine_.deadline_ms() - now, kPulseMs, serve_owed()});

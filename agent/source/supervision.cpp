@@ -13,6 +13,7 @@ constexpr std::int64_t kCloneGraceMs = 30'000;
 }  // namespace
 
 Supervision supervise(const Observation& seen) {
+    if (seen.reported) return Supervision::leave;
     const bool is_clone = seen.device_state == SMIG_STATE_CLONE || seen.device_state == SMIG_STATE_OWING;
     if (seen.stop_process_alive) {
         if (!seen.overdue) return Supervision::watch;
@@ -24,7 +25,8 @@ Supervision supervise(const Observation& seen) {
     if (seen.device_state == SMIG_STATE_GIVEN) return Supervision::give;
     // The module is still undoing, or does not answer.
     if (seen.device_state != SMIG_STATE_IDLE) return Supervision::watch;
-    if (seen.reported || seen.woke_as_clone) return Supervision::leave;
+    // Nothing but a release ends CLONE.
+    if (seen.woke_as_clone) return Supervision::tell_moved;
     return seen.jump_sent ? Supervision::report_refuse : Supervision::report_leave;
 }
 

@@ -24,11 +24,12 @@ enum class Supervision {
     report_refuse,  // the same; then answer VOID to a clone that may ask
     give,           // adopt GIVEN and answer GO
     be_clone,       // adopt CLONE or OWING and do the clone's part
+    tell_moved,     // the guest was released here: tell the agent and the source
 };
 
 // Before commit a hanging stop process is killed, for its death undoes the stop.  In GIVEN, CLONE and OWING
 // the module keeps the state over a death, so killing is as safe there; a clone just woken gets time to speak
-// first.
+// first.  When the agent knows how it ended, what the module says may be about another move already.
 [[nodiscard]] Supervision supervise(const Observation& seen);
 
 }  // namespace smig

@@ -61,7 +61,10 @@ public:
                     break;
                 case Supervision::be_clone:
                     if (!device_->begin(SMIG_ROLE_TARGET)) break;
-                    be_clone();
+                    be_clone(owes() ? CloneAt::owing : CloneAt::fenced);
+                    return 0;
+                case Supervision::tell_moved:
+                    be_clone(CloneAt::released);
                     return 0;
             }
         }
@@ -75,10 +78,13 @@ private:
         smig_status status{};
         Observation seen;
         seen.stop_process_alive = alive_;
-        if (device_->status(status)) seen.device_state = status.state;
+        // First: in the stop this process stands still, and what it has seen before it wakes up is old.
         const std::int64_t now = mono_ms();
-        if (seen.device_state != SMIG_STATE_CLONE && seen.device_state != SMIG_STATE_OWING)
-            clone_since_ms_ = now;
+        if (device_->status(status)) seen.device_state = status.state;
+        const bool is_clone = seen.device_state == SMIG_STATE_CLONE || seen.device_state == SMIG_STATE_OWING;
+        // A clone's clock has jumped over the whole stop.
+        if (!is_clone || !was_clone_) clone_since_ms_ = now;
+        was_clone_ = is_clone;
         seen.clone_seen_ms = now - clone_since_ms_;
         seen.overdue = now > shared_.heard_by_ms;
         seen.woke_as_clone = shared_.handover_length != 0;
@@ -128,11 +134,14 @@ private:
         }
     }
 
-    void be_clone() {
+    [[nodiscard]] bool owes() {
+        smig_status status{};
+        return device_->status(status).ok() && status.state == SMIG_STATE_OWING;
+    }
+
+    void be_clone(CloneAt at) {
         // What the stop process had measured died with it.
         MoveOutcome outcome;
-        smig_status status{};
-        const bool owing = device_->status(status).ok() && status.state == SMIG_STATE_OWING;
         CloneStart start{*device_,
                          std::string_view(shared_.handover, shared_.handover_length),
                          plan_.network,
@@ -148,7 +157,7 @@ private:
                              shared_.state = SMIG_CLONE_OWING;
                              shared_.owed_left = left;
                          },
-                         owing};
+                         at};
         // Without a hand-over the clone has never asked, so the source cannot have given: a reset is safe.
         while (shared_.handover_length == 0 || !plan_.clone_main(start)) {
             plan_.power->reset();
@@ -163,6 +172,7 @@ private:
     Fd report_;
     std::unique_ptr<Device> device_;
     bool alive_ = true;
+    bool was_clone_ = false;
     std::int64_t clone_since_ms_ = mono_ms();
 };
 

@@ -159,10 +159,11 @@ Result<void> FrameReader::check_header() {
     type_ = get_le<std::uint16_t>(in + 6);
     const LengthLimits limits = payload_limits(type_);
     if (limits.least > limits.most) return wire_error(WireFault::bad_type, "type " + std::to_string(type_));
-    length_ = get_le<std::uint32_t>(in + 8);
-    if (length_ < limits.least || length_ > limits.most || length_ > max_payload_)
+    const std::size_t length = get_le<std::uint32_t>(in + 8);
+    if (length < limits.least || length > limits.most || length > max_payload_)
         return wire_error(WireFault::bad_length,
-                          std::string(type_name(type_)) + " of " + std::to_string(length_) + " bytes");
+                          std::string(type_name(type_)) + " of " + std::to_string(length) + " bytes");
+    length_ = length;
     const auto sequence = get_le<std::uint32_t>(in + 12);
     if (sequence != sequence_)
         return wire_error(WireFault::wrong_sequence, "frame " + std::to_string(sequence) + " where " +

@@ -253,6 +253,19 @@ TEST_CASE("the stop process dies in a pass: the module undoes, the supervisor te
     CHECK_FALSE(world.source().ever_frozen);
 }
 
+TEST_CASE("the agent dies in a pass: its stop process undoes, and the target is free again") {
+    Setup setup;
+    setup.transfer = slow_passes();
+    World world(setup);
+    world.start_source();
+    CHECK(world.eventually([&] { return world.source().passes > 0; }));
+    world.kill_agent();
+    CHECK(world.eventually([&] { return world.source().state == SMIG_STATE_IDLE; }));
+    CHECK(world.source().guest_runs);
+    CHECK_FALSE(world.source().ever_frozen);
+    CHECK(world.eventually([&] { return world.target().state == SMIG_STATE_TARGET; }));
+}
+
 TEST_CASE("switch-now in a pass: the rest of it goes in the stop") {
     Setup setup;
     setup.transfer = slow_passes();

@@ -116,6 +116,8 @@ public:
         ::kill(owner, SIGKILL);
     }
 
+    void kill_agent() { ::kill(source_group_, SIGKILL); }
+
     // The process that fetches for the clone; its guest lives on.
     void kill_clone_process() {
         const int owner = target_->owner;
@@ -132,7 +134,7 @@ public:
             handover_.control_port = shared_->control_port;
             handover_.epoch = shared_->epoch;
             handover_.boot_nonce = shared_->nonce;
-            return go_on_as_clone(true);
+            return go_on_as_clone(CloneAt::owing);
         });
     }
 
@@ -241,11 +243,11 @@ private:
 
     int be_clone(const std::string& blob) {
         if (blob != "handed over") return 1;
-        return go_on_as_clone(false);
+        return go_on_as_clone(CloneAt::fenced);
     }
 
     // From GO on, or where another process of the clone died while pages were owed.
-    int go_on_as_clone(bool owing) {
+    int go_on_as_clone(CloneAt at) {
         auto device = make_fake_device(*target_);
         if (!device->begin(SMIG_ROLE_TARGET)) return 1;
         FakePower power(*target_);
@@ -262,7 +264,7 @@ private:
                              outcome,
                              [&] { write_outcome(outcome_pipe_[1], outcome); },
                              {},
-                             owing};
+                             at};
         return run_clone(context) ? 0 : 1;
     }
 

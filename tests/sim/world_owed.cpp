@@ -257,7 +257,7 @@ void World::kill_clone_process() {
     clone.control.reset();
     time_.after(20 + time_.pick(300), [this, self = clone.shared_from_this()] {
         if (!self->alive) return;
-        self->machine = CloneMachine::adopt_owing(self->epoch, self->boot_nonce, CloneLimits{});
+        self->machine = CloneMachine::take_up(CloneAt::owing, self->epoch, self->boot_nonce, CloneLimits{});
         feed(*self, clone_event::Woke{});
     });
 }

@@ -3,6 +3,8 @@
 
 #include <doctest/doctest.h>
 
+#include <vector>
+
 #include "common/uapi/selfmigrate.h"
 
 using namespace smig;
@@ -64,9 +66,21 @@ TEST_CASE("a death after JUMP leaves somebody to tell the clone") {
     CHECK(supervise(seen) == Supervision::leave);
 }
 
-TEST_CASE("on the clone a stop process that has done its part is not mourned") {
+TEST_CASE("a guest that was released on the clone has moved, whether or not its stop process could say so") {
     Observation seen = dead_in(SMIG_STATE_IDLE);
     seen.woke_as_clone = true;
     seen.jump_sent = true;  // as it may stand in the image
+    CHECK(supervise(seen) == Supervision::tell_moved);
+    seen.reported = true;
     CHECK(supervise(seen) == Supervision::leave);
+}
+
+TEST_CASE("a move that is over has no part in the next one, whatever the module says then") {
+    for (std::uint32_t state = 0; state <= SMIG_STATE_OWING; ++state) {
+        for (Observation seen : std::vector{dead_in(state), hanging_in(state)}) {
+            seen.reported = true;
+            seen.clone_seen_ms = 60'000;
+            CHECK(supervise(seen) == Supervision::leave);
+        }
+    }
 }
