@@ -17,13 +17,11 @@
 
 #include "agent/network/identity.hpp"
 #include "agent/network/netlink.hpp"
+#include "agent/network/stay_routes.hpp"
 
 namespace smig {
 
 namespace {
-
-constexpr std::size_t kMaxRoutes = 32;       // routes that name the stay address and must be made anew
-constexpr std::size_t kMaxRouteBytes = 512;  // of one, as the kernel tells it
 
 Error failed(int error, const std::string& what) {
     return errno_error(Remedy::fatal, what, error);
@@ -59,46 +57,6 @@ Result<void> take_macs(const Handover& handover, const NetworkPlan& plan) {
         if (found == handover.nics.end()) continue;
         if (Result<void> done = take_mac(socket.get(), nic, found->mac); !done) return done;
     }
-    return {};
-}
-
-// A route that the kernel drops together with its preferred source address.
-struct SavedRoute {
-    alignas(NLMSG_ALIGNTO) std::array<unsigned char, kMaxRouteBytes> answer;
-    [[nodiscard]] const nlmsghdr& header() const { return *reinterpret_cast<const nlmsghdr*>(answer.data()); }
-};
-
-struct Routes {
-    std::array<SavedRoute, kMaxRoutes> by_stay;
-    std::size_t count = 0;
-    bool too_many = false;
-    SavedRoute default_route;
-    bool has_default = false;
-    IpAddress default_gateway;
-    unsigned default_index = 0;
-};
-
-bool save(const nlmsghdr& answer, SavedRoute& saved) {
-    if (answer.nlmsg_len > saved.answer.size()) return false;
-    std::memcpy(saved.answer.data(), &answer, answer.nlmsg_len);
-    return true;
-}
-
-Result<void> read_routes(Netlink& netlink, const NetworkPlan& plan, Routes& routes) {
-    const int error = netlink.each_route(plan.stay.af(), [&](const Route& route, const nlmsghdr& answer) {
-        if (route.table == RT_TABLE_LOCAL || route.protocol == RTPROT_KERNEL) return;
-        if (route.is_default() && !routes.has_default && save(answer, routes.default_route)) {
-            routes.has_default = true;
-            routes.default_gateway = route.gateway;
-            routes.default_index = route.interface_index;
-        }
-        if (route.preferred_source != plan.stay) return;
-        const bool room = routes.count < kMaxRoutes && save(answer, routes.by_stay.at(routes.count));
-        routes.count += room ? 1 : 0;
-        routes.too_many = routes.too_many || !room;
-    });
-    if (error != 0) return failed(error, "cannot read the guest's routes");
-    if (routes.too_many) return failed(E2BIG, fmt::format("too many routes name {}", to_string(plan.stay)));
     return {};
 }
 
@@ -194,7 +152,7 @@ Result<unsigned> stay_interface(const Handover& handover, const NetworkPlan& pla
 
 // True when the guest's default route leads through the network that stayed behind and the new one does not
 // know its gateway.
-bool default_route_is_lost(const Routes& routes, const Handover& handover, const NetworkPlan& plan) {
+bool default_route_is_lost(const StayRoutes& routes, const Handover& handover, const NetworkPlan& plan) {
     if (!routes.has_default) return true;
     if (!routes.default_gateway || routes.default_index != plan.stay_index) return false;
     if (same_network(routes.default_gateway, handover.stay, handover.stay_prefix)) return false;
@@ -207,9 +165,9 @@ bool default_route_is_lost(const Routes& routes, const Handover& handover, const
 }
 
 Result<void> set_routes(Netlink& netlink, const Handover& handover, const NetworkPlan& plan,
-                        const Routes& routes, unsigned index) {
+                        const StayRoutes& routes, unsigned index) {
     for (std::size_t i = 0; i < routes.count; ++i) {
-        const int error = restore_route(netlink, routes.by_stay.at(i), handover.stay);
+        const int error = restore_route(netlink, routes.routes.at(i), handover.stay);
         if (error != 0) return failed(error, "cannot set again a route of the stay address");
     }
     if (!handover.gateway) return {};
@@ -236,8 +194,8 @@ Result<void> apply_handover(const Handover& handover, const NetworkPlan& plan) {
     Netlink& netlink = opened.value();
     Result<unsigned> index = stay_interface(handover, plan);
     if (!index) return index.error();
-    Routes routes;
-    if (Result<void> read = read_routes(netlink, plan, routes); !read) return read;
+    StayRoutes routes;
+    if (Result<void> read = read_stay_routes(netlink, plan.stay, routes); !read) return read;
 
     if (int error = netlink.set_up(index.value()); error != 0)
         return failed(error, "cannot bring up the stay interface");
@@ -257,6 +215,9 @@ Result<void> apply_handover(const Handover& handover, const NetworkPlan& plan) {
             return failed(error, "cannot forget what was learned of the migration's peer");
         }
     }
+    // plan_network() has refused this, unless they came since.
+    if (routes.too_many)
+        return failed(E2BIG, fmt::format("not every route that names {} is set again", to_string(plan.stay)));
     return {};
 }
 

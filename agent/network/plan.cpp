@@ -10,6 +10,7 @@
 #include "agent/network/identity.hpp"
 #include "agent/network/interfaces.hpp"
 #include "agent/network/netlink.hpp"
+#include "agent/network/stay_routes.hpp"
 
 namespace smig {
 
@@ -48,7 +49,9 @@ Result<NetworkPlan> plan_network(const NetworkOptions& options, const IpAddress&
     }
 
     Result<NetworkPlan> plan = choose_addresses(options, peer, route.preferred_source, addresses);
-    if (plan) plan.value().nics = list_nics();
+    if (!plan) return plan;
+    plan.value().nics = list_nics();
+    if (Result<void> few = check_stay_routes(netlink.value(), plan.value().stay); !few) return few.error();
     return plan;
 }
 

@@ -17,6 +17,7 @@
 #include "agent/network/announcement.hpp"
 #include "agent/network/identity.hpp"
 #include "agent/network/netlink.hpp"
+#include "agent/network/stay_routes.hpp"
 
 using namespace smig;
 
@@ -180,6 +181,37 @@ TEST_CASE("a route that names the stay address as its source names the target's 
         expect(after.found, "the default route is there");
         expect(after.route.preferred_source == ip("10.9.0.2"), "with the new source");
         expect(after.route.gateway == ip("10.9.0.254"), "and the old gateway");
+    });
+}
+
+TEST_CASE(
+    "more routes of the stay address than can be made anew are refused ahead, and cost the clone nothing "
+    "more") {
+    in_own_network([](Netlink& netlink, unsigned stay) {
+        expect(netlink.add_address(stay, ip("10.9.0.1"), 24) == 0, "stay");
+        for (std::size_t i = 0; i <= kMaxStayRoutes; ++i) {
+            expect(check_stay_routes(netlink, ip("10.9.0.1")).ok(), "so many are not too many");
+            rtmsg header{};
+            header.rtm_family = AF_INET;
+            header.rtm_dst_len = 24;
+            header.rtm_table = RT_TABLE_MAIN;
+            header.rtm_protocol = RTPROT_STATIC;
+            header.rtm_type = RTN_UNICAST;
+            NetlinkMessage request(RTM_NEWROUTE, NLM_F_CREATE, header);
+            request.add(RTA_DST, ip(("172.16." + std::to_string(i) + ".0").c_str()));
+            request.add(RTA_OIF, stay);
+            request.add(RTA_PREFSRC, ip("10.9.0.1"));
+            expect(netlink.change(request) == 0, "route");
+        }
+        const auto refused = check_stay_routes(netlink, ip("10.9.0.1"));
+        expect(!refused && refused.error().remedy == Remedy::refused, "one more is");
+        const auto applied =
+            apply_handover(handover_of("10.9.0.2", 24, "10.9.0.1"), plan_on(stay, "10.9.0.1", 24, {}));
+        expect(!applied, "it is said that one is lost");
+        expect(has_address(netlink, "10.9.0.2"), "but the clone can be reached");
+        Route route;
+        expect(netlink.route_to(ip("172.16.3.1"), route) && route.preferred_source == ip("10.9.0.2"),
+               "and has the others");
     });
 }
 
