@@ -128,8 +128,14 @@ void compare_memory(const Value& source, const Value& target, Reasons& reasons) 
     if (missing != 0) {
         reasons.push_back(
             fmt::format("the target's memory does not cover the guest's: {} pages ({} MiB) are missing, "
-                        "the first in {}; give it at least as much memory as the source has",
+                        "the first in {}; give it as much memory as the source has",
                         missing, (missing + 255) / 256, first));
+    } else if (offered.back().end != needed.back().end) {
+        // The module maps all frames of both, and firmware keeps its tables at the end.
+        reasons.push_back(
+            fmt::format("the target's memory ends at {:#x}, the guest's at {:#x}; give it as much memory as "
+                        "the source has",
+                        offered.back().end << 12, needed.back().end << 12));
     }
 }
 

@@ -23,6 +23,7 @@ def wrong_targets(logs: Path) -> None:
         wrong = (
             ({"kernel": prepare(other.kernel).kernel, "landing": logs / "foreign-landing"}, ("kernel",)),
             ({"shape": replace(setup.shape, memory_mib=448)}, ("memory",)),
+            ({"shape": replace(setup.shape, memory_mib=768)}, ("memory ends",)),
             ({"shape": replace(setup.shape, cpu=f"{TCG_CPU},-avx2")}, ("avx2",)),
             ({"shape": replace(setup.shape, vcpus=2)}, ("cpu",)),
             ({"without_disk": True}, ("00:06.0",)),

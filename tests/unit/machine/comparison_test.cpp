@@ -60,7 +60,7 @@ TEST_CASE("a machine accepts itself") {
 
 TEST_CASE("a machine that has more of everything is accepted") {
     json target = machine();
-    target["memory"]["ranges"] = json::parse("[[0, 100], [90, 200], [250, 900000]]");
+    target["memory"]["ranges"] = json::parse("[[0, 100], [90, 200], [250, 130790]]");
     target["cpu"]["leaves"]["7.0"] = json::parse("[0, 4294967295, 4294967295, 4294967295]");
     target["cpu"]["leaves"]["80000008.0"] = json::parse("[48, 0, 0, 0]");
     target["cpu"]["leaves"]["a.0"] = json::parse("[1797, 0, 0, 0]");
@@ -96,8 +96,11 @@ TEST_CASE("each difference is refused by name") {
         {"less memory",
          [](json& t) { t["memory"]["ranges"] = json::parse("[[1, 158], [256, 100000]]"); },
          {"30784 pages", "121 MiB", "0x100000-"}},
+        {"more memory",
+         [](json& t) { t["memory"]["ranges"] = json::parse("[[1, 158], [256, 261856]]"); },
+         {"ends at 0x3ffe0000, the guest's at 0x1ffe0000", "as much memory"}},
         {"a hole in the memory",
-         [](json& t) { t["memory"]["ranges"] = json::parse("[[1, 158], [256, 10], [267, 200000]]"); },
+         [](json& t) { t["memory"]["ranges"] = json::parse("[[1, 158], [256, 10], [267, 130773]]"); },
          {"1 pages"}},
         {"fewer vCPUs", [](json& t) { t["vcpus"] = 1; }, {"the target has 1 vCPUs, the guest 2"}},
         {"more vCPUs", [](json& t) { t["vcpus"] = 4; }, {"the target has 4 vCPUs, the guest 2"}},
