@@ -439,10 +439,12 @@ static int do_release(struct file *file, void *data)
 		return 0;
 	}
 	smig_image_thaw(arg->clone_us);
-	if (smig_owed_left())
+	if (smig_owed_left()) {
 		begin_owing();
-	else
+	} else {
+		smig_owed_end_missing();
 		set_state(SMIG_STATE_SOURCE);
+	}
 	return 0;
 }
 
@@ -455,12 +457,15 @@ static int do_install(struct file *file, void *data)
 	if (arg->flags & ~(SMIG_INSTALL_ORIGIN | SMIG_INSTALL_ZERO) || arg->reserved ||
 	    origin > SMIG_INSTALL_PUSHED)
 		return -EINVAL;
+	/* from its first look at the caller's memory on, where a page may be missing too */
+	WRITE_ONCE(smig_owed.installer, current);
 	ret = get_batch(arg->pfns, arg->nr);
-	if (ret)
-		return ret;
-	ret = smig_owed_install(arg, batch_pfns);
-	if (smig.state == SMIG_STATE_OWING && !arg->left)
-		set_state(SMIG_STATE_SOURCE);
+	if (!ret) {
+		ret = smig_owed_install(arg, batch_pfns);
+		if (smig.state == SMIG_STATE_OWING && !arg->left)
+			set_state(SMIG_STATE_SOURCE);
+	}
+	WRITE_ONCE(smig_owed.installer, NULL);
 	return ret;
 }
 

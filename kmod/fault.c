@@ -128,12 +128,16 @@ struct smig_fault_times smig_fault_release(struct folio *folio)
 /* Any context. */
 static void notrace enqueue(unsigned long pfn, bool again)
 {
-	struct folio *folio = folio_of(pfn);
-	unsigned long flags, state;
+	unsigned long flags, state = QUEUED;
+	struct folio *folio = NULL;
 	bool news = false;
 
 	spin_lock_irqsave(&queue_lock, flags);
-	state = smig_owed_has(pfn) ? state_of(folio) : QUEUED;
+	/* not a large page before, and not one after */
+	if (smig_owed_has(pfn)) {
+		folio = folio_of(pfn);
+		state = state_of(folio);
+	}
 	if (!(state & QUEUED) && (!state || again)) {
 		if (!state) {
 			state = ktime_get_ns() << 1;
@@ -463,6 +467,7 @@ void smig_fault_exit(void)
 	while (atomic_read(&inside))
 		schedule_timeout_uninterruptible(1);
 	synchronize_rcu_tasks();
+	smig_fault_unwatch();
 	destroy_workqueue(works);
 }
 

@@ -13,6 +13,7 @@
 
 #include "owed.h"
 #include "smig.h"
+#include "symbols.h"
 #include "walk.h"
 
 static bool rehearse;
@@ -35,9 +36,36 @@ void smig_owed_forget_figures(void)
 	smig_fault_forget_figures();
 }
 
+/* The guest's own setting, while pages are missing; 0: left alone. */
+static unsigned int max_ptes_swap;
+
+/*
+ * khugepaged takes missing pages for pages in swap, and would wait for each in turn with the
+ * mmap lock held, so that who touches none of them waits too.
+ */
+static void hold_khugepaged(void)
+{
+	unsigned int *setting = smig_var.khugepaged_max_ptes_swap;
+
+	if (setting) {
+		max_ptes_swap = READ_ONCE(*setting);
+		WRITE_ONCE(*setting, 0);
+	}
+}
+
+/* Unless somebody has set it meanwhile. */
+static void release_khugepaged(void)
+{
+	if (max_ptes_swap)
+		cmpxchg(smig_var.khugepaged_max_ptes_swap, 0, max_ptes_swap);
+	max_ptes_swap = 0;
+}
+
 static void begin_owing(void)
 {
 	smig_owed_forget_figures();
+	if (smig_owed.total)
+		hold_khugepaged();
 	smig_owed_set_mode(smig_owed.total ? SMIG_OWED_MISSING : SMIG_OWED_NONE);
 }
 
@@ -63,17 +91,27 @@ bool smig_owed_rehearse(void)
 	return true;
 }
 
+/* On the clone, where no page is missing any more, or none ever was.  Under smig.lock. */
+void smig_owed_end_missing(void)
+{
+	smig_owed_set_mode(SMIG_OWED_NONE);
+	release_khugepaged();
+	smig_fault_unwatch();
+	smig_fault_wake_readers();
+}
+
 /*
  * The contents are there.  Nobody else clears bits in MISSING.  Whether somebody waited
  * for them.
  */
 static bool install(unsigned long pfn, u32 origin, u64 install_ns)
 {
-	struct folio *folio = page_folio(pfn_to_page(pfn));
 	struct smig_fault_times times;
+	struct folio *folio;
 
 	if (!smig_owed_claim(pfn))
 		return false;
+	folio = page_folio(pfn_to_page(pfn));
 	times = smig_fault_release(folio);
 	if (!smig_owed_put_back(folio)) {
 		figures.freed++;
@@ -98,7 +136,6 @@ int smig_owed_install(struct smig_install *arg, const u64 *pfns)
 
 	arg->installed = 0;
 	arg->awaited = 0;
-	WRITE_ONCE(smig_owed.installer, current);
 	for (i = 0; i < arg->nr && !ret; i++) {
 		void *to;
 
@@ -116,13 +153,9 @@ int smig_owed_install(struct smig_install *arg, const u64 *pfns)
 		arg->awaited += install(pfns[i], arg->flags & SMIG_INSTALL_ORIGIN, install_ns);
 		arg->installed++;
 	}
-	WRITE_ONCE(smig_owed.installer, NULL);
 	arg->left = smig_owed_left();
-	if (!arg->left && smig_owed_mode() == SMIG_OWED_MISSING) {
-		smig_owed_set_mode(SMIG_OWED_NONE);
-		smig_fault_unwatch();
-		smig_fault_wake_readers();
-	}
+	if (!arg->left && smig_owed_mode() == SMIG_OWED_MISSING)
+		smig_owed_end_missing();
 	return ret;
 }
 

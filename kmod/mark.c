@@ -140,14 +140,18 @@ static void mark_batch(struct marking *m)
 	m->nr = 0;
 }
 
-/* Under the mm's mmap lock. */
-static void mark_area(struct vm_area_struct *vma, struct marking *m)
+/*
+ * Under the mm's mmap lock.  Where it ended, at or before the area's end, because the guest
+ * runs and somebody waits for the lock; 0: the area is done.
+ */
+static unsigned long mark_area(struct vm_area_struct *vma, unsigned long from,
+			       struct marking *m, bool frozen)
 {
 	struct smig_walk walk = { .pte = consider, .leaf = consider_large, .arg = m };
 	unsigned long address, end;
 	pmd_t *middle;
 
-	for (address = vma->vm_start; address < vma->vm_end; address = end) {
+	for (address = max(from, vma->vm_start); address < vma->vm_end; address = end) {
 		unsigned long at = address;
 		bool again = true;
 
@@ -159,21 +163,34 @@ static void mark_area(struct vm_area_struct *vma, struct marking *m)
 				at = m->large_at;
 			cond_resched();
 		}
+		if (!frozen && mmap_lock_is_contended(vma->vm_mm))
+			return end;
 	}
+	return 0;
 }
 
+/* Who waits for the mmap lock gets it in between, so that no mmap() waits for all of it. */
 static int mark_mm(struct mm_struct *mm, struct marking *m, bool frozen)
 {
-	VMA_ITERATOR(iterator, mm, 0);
-	struct vm_area_struct *vma;
-	int ret = smig_walk_lock(mm, frozen);
+	unsigned long from = 0;
 
-	if (ret)
-		return ret;
-	for_each_vma(iterator, vma)
-		if (vma->anon_vma && !(vma->vm_flags & VM_HUGETLB))
-			mark_area(vma, m);
-	mmap_read_unlock(mm);
+	do {
+		VMA_ITERATOR(iterator, mm, from);
+		struct vm_area_struct *vma;
+		unsigned long reached = 0;
+		int ret = smig_walk_lock(mm, frozen);
+
+		if (ret)
+			return ret;
+		for_each_vma(iterator, vma) {
+			if (vma->anon_vma && !(vma->vm_flags & VM_HUGETLB))
+				reached = mark_area(vma, from, m, frozen);
+			if (reached)
+				break;
+		}
+		mmap_read_unlock(mm);
+		from = reached;
+	} while (from);
 	return 0;
 }
 

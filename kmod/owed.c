@@ -205,10 +205,12 @@ bool smig_owed_claim(unsigned long pfn)
  */
 bool smig_owed_resolve(unsigned long pfn)
 {
-	struct folio *folio = page_folio(pfn_to_page(pfn));
+	struct folio *folio;
 
 	if (!smig_owed_claim(pfn))
 		return false;
+	/* not before: it may have been part of a large page */
+	folio = page_folio(pfn_to_page(pfn));
 	smig_fault_release(folio);
 	smig_owed_put_back(folio);
 	smig_fault_mapped(pfn, 0, (struct smig_fault_times){});

@@ -108,6 +108,7 @@ void smig_owed_end_list(void);
 /* install.c */
 void smig_owed_become_clone(void);
 bool smig_owed_rehearse(void);
+void smig_owed_end_missing(void);
 int smig_owed_install(struct smig_install *arg, const u64 *pfns);
 int smig_owed_status(struct smig_owed_status *arg);
 void smig_owed_forget_figures(void);

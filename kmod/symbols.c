@@ -108,5 +108,7 @@ int smig_symbols_resolve(void)
 	smig_var.suspend_clocksource = lookup("suspend_clocksource", false, &missing);
 	smig_var.kexec_lock = lookup("__kexec_lock", false, &missing);
 	smig_var.ctrl_alt_del = lookup("C_A_D", false, &missing);
+	smig_var.khugepaged_max_ptes_swap =
+		lookup("khugepaged_max_ptes_swap", false, &missing);
 	return missing ? -EOPNOTSUPP : 0;
 }

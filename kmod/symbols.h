@@ -109,6 +109,7 @@ struct smig_variables {
 	struct clocksource **suspend_clocksource;
 	atomic_t *kexec_lock;
 	int *ctrl_alt_del;
+	unsigned int *khugepaged_max_ptes_swap;
 };
 
 extern struct smig_variables smig_var;

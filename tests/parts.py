@@ -33,7 +33,7 @@ PARTS: dict[str, list[list[str]]] = {
     "kmod": [["tests/kmod/run"]],
     "e2e": [["tests/e2e/run", "vCPU", "A to B", "clones"]],
     # much of it is waiting for somebody's patience to end
-    "harsh": [["tests/e2e/run", "--jobs", "2", "in each phase", "while pages are owed", "clocks", "aged", "wrong targets"]],
+    "harsh": [["tests/e2e/run", "--jobs", "2", "in each phase", "while pages are owed", "clocks", "aged", "wrong targets", "two minutes"]],
 }
 # asan runs the tests of unit, and sees more
 BY_DEFAULT = [name for name in PARTS if name not in ("unit", "style")]

@@ -20,7 +20,7 @@
 #include <vector>
 
 #include "agent/base/clock.hpp"
-#include "agent/base/priority.hpp"
+#include "agent/base/control_group.hpp"
 #include "agent/cli/clone_entry.hpp"
 #include "agent/cli/endpoint.hpp"
 #include "agent/cli/progress_view.hpp"

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/peer/owed_client.hpp"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <bit>
 #include <utility>
 
 #include "agent/base/clock.hpp"
-#include "agent/base/priority.hpp"
 #include "agent/page/pfn.hpp"
 #include "agent/wire/owed_codec.hpp"
 
@@ -39,7 +40,7 @@ OwedClient::OwedClient(OwedPhase phase)
 OwedClient::~OwedClient() = default;
 
 void OwedClient::raise_priority() {
-    set_nice(-20);
+    ::setpriority(PRIO_PROCESS, 0, -20);
 }
 
 void OwedClient::call() {

@@ -3,6 +3,7 @@
 
 #include <poll.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -12,7 +13,6 @@
 #include <optional>
 
 #include "agent/base/clock.hpp"
-#include "agent/base/priority.hpp"
 #include "agent/page/image_bitmap.hpp"
 #include "agent/source/caller_service.hpp"
 #include "agent/source/control_port.hpp"
@@ -76,7 +76,7 @@ private:
     Result<void> get_ready() {
         pulse_();
         // What a slow pass sends is written again meanwhile: a short one costs the guest no more, and ends.
-        set_nice(plan_.transfer.nice);
+        (void)::setpriority(PRIO_PROCESS, 0, plan_.transfer.nice);
         if (auto locked = lock_memory(); !locked) return locked;
         auto opened = plan_.open_device();
         if (!opened) return opened.error();

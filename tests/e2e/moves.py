@@ -54,6 +54,14 @@ def stopped_guest_moves(logs: Path, plan: Plan) -> None:
     )
 
 
+@test("a stop of more than two minutes", 600, plan=Plan(kernel="6.1", vcpus=1, link="5mbit"))
+def guest_moves_that_stood_still_for_long(logs: Path, plan: Plan) -> None:
+    """Nobody takes the time that the guest did not see for a process that hangs."""
+    outcome = _moved(logs, plan, "stop-copy", Kind())
+    blackout_ms = outcome.figures["blackout_ms"]
+    expect(blackout_ms > 130_000, f"the guest stood still for {blackout_ms} ms only")
+
+
 class _Clock:
     """The guest's clock is the one that it was booted with, on the source and on the target."""
 

@@ -31,6 +31,13 @@ smig_owe owe(const Device& device) {
     return argument;
 }
 
+// How many pages in swap khugepaged may wait for at a time, with the mmap lock held.
+int khugepaged_waits() {
+    int pages = -1;
+    std::ifstream("/sys/kernel/mm/transparent_hugepage/khugepaged/max_ptes_swap") >> pages;
+    return pages;
+}
+
 // Begun, and all but anonymous memory read in two passes.
 void begin_hybrid(const Device& device) {
     REQUIRE(device.begin(SMIG_ROLE_SOURCE) == 0);
@@ -656,7 +663,10 @@ TEST_CASE("in OWING the state outlives its file, another adopts it, and no other
     CheckedLoad checked;
     auto first = std::make_unique<Device>();
     Rehearsal rehearsal;
+    const int usual = khugepaged_waits();
+    REQUIRE(usual > 0);
     if (!rehearsal.begin(*first)) return;
+    CHECK(khugepaged_waits() == 0);
     Device second;
     CHECK(second.begin(SMIG_ROLE_TARGET) == EBUSY);
     CHECK_FALSE(write_file("/sys/power/state", "freeze"));
@@ -695,6 +705,7 @@ TEST_CASE("in OWING the state outlives its file, another adopts it, and no other
     CHECK(second.call(SMIG_IOC_INSTALL, bad) == EINVAL);
     for (int i = 0; i < 100000 && server.left; i++) server.turn(64, 0);
     CHECK(second.state() == SMIG_STATE_SOURCE);
+    CHECK(khugepaged_waits() == usual);
     CHECK(checked.runs());
     CHECK(checked.wrong() == "");
     second.release();
