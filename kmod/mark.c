@@ -169,7 +169,7 @@ static unsigned long mark_area(struct vm_area_struct *vma, unsigned long from,
 	return 0;
 }
 
-/* Who waits for the mmap lock gets it in between, so that no mmap() waits for all of it. */
+/* Who waits for the mmap lock gets it before the walk is over. */
 static int mark_mm(struct mm_struct *mm, struct marking *m, bool frozen)
 {
 	unsigned long from = 0;

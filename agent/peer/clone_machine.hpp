@@ -69,8 +69,8 @@ struct CloneLimits {
     std::int64_t first_pause = 50;  // between two attempts; doubled up to
     std::int64_t most_pause = 1'000;
     std::int64_t acknowledge = 2'000;  // to RELEASED
-    // To bring RELEASED, or DRAINED, to the source, which stands still until then: a quarter of an hour,
-    // for it may be gone with its VM.
+    // To bring RELEASED, or DRAINED, to the source, which stands still until then; it may be gone with its
+    // VM.  Ten minutes where it refuses, half an hour where it is silent.
     int tell_attempts = 600;
 };
 

@@ -57,11 +57,7 @@ ImageLoader::~ImageLoader() = default;
 Result<void> ImageLoader::load(const Frame& frame) {
     counts_.digest += frame.checksum;
     if (frame.type == SMIG_WIRE_VACANT) return load_vacant(frame);
-    // A source with less memory than this machine ends its bitmap sooner.
-    if (stage_ == Stage::vacant) {
-        if (vacant_have_ == 0) return out_of_order(type_name(static_cast<std::uint16_t>(frame.type)));
-        if (auto ended = end_vacant(); !ended) return ended;
-    }
+    if (stage_ == Stage::vacant) return out_of_order(type_name(static_cast<std::uint16_t>(frame.type)));
     switch (frame.type) {
         case SMIG_WIRE_IMAGE:
             return load_header(frame);

@@ -31,6 +31,12 @@ const char* order_name(std::uint32_t order) {
     return order == SMIG_PUSH_OUTWARD ? "outward" : order == SMIG_PUSH_SEQUENTIAL ? "sequential" : "none";
 }
 
+// 0: nothing was owed, or whoever saw the beginning has died.
+std::uint64_t owed_phase_ns(const MoveOutcome& outcome) {
+    const bool known = outcome.released_ns != 0 && outcome.drained_ns > outcome.released_ns;
+    return known ? outcome.drained_ns - outcome.released_ns : 0;
+}
+
 }  // namespace
 
 double wait_percentile_ms(const smig_owed_status& status, double share) {
@@ -74,8 +80,7 @@ void add_owed(nlohmann::ordered_json& out, const MoveOutcome& outcome) {
     out["speculation"] = speculation_names(tally.source.speculation);
     out["push_order"] = order_name(tally.source.order);
     out["owed_mean_run"] = static_cast<double>(tally.source.mean_run_x100) / 100;
-    const bool owed = outcome.drained_ns != 0 && outcome.drained_ns >= outcome.released_ns;
-    out["owed_phase_ms"] = owed ? ms_of(outcome.drained_ns - outcome.released_ns) : 0.0;
+    out["owed_phase_ms"] = ms_of(owed_phase_ns(outcome));
     out["fault_wait_ms"] = {{"mean", mean_ms(status.wait_ns, status.demand_faults)},
                             {"p50", wait_percentile_ms(status, 0.5)},
                             {"p99", wait_percentile_ms(status, 0.99)},
@@ -92,11 +97,7 @@ std::string owed_text(const MoveOutcome& outcome) {
     const smig_owed_status& status = tally.status;
     std::string text = fmt::format(
         "owed: {:.1f} MiB, fetched within {:.2f} s of the switch; {} hot pages went in the stop\n",
-        mib(status.owed_pages),
-        outcome.drained_ns > outcome.released_ns
-            ? static_cast<double>(outcome.drained_ns - outcome.released_ns) / 1e9
-            : 0.0,
-        outcome.sent.hot_pages);
+        mib(status.owed_pages), static_cast<double>(owed_phase_ns(outcome)) / 1e9, outcome.sent.hot_pages);
     text += fmt::format(
         "  {} faults waited for {} pages: mean {:.2f} ms, p50 {:.2f}, p99 {:.2f}, max {:.2f}\n",
         status.demand_faults, status.demand_pages, mean_ms(status.wait_ns, status.demand_faults),

@@ -29,7 +29,7 @@ void keep_only(std::vector<int> kept) {
     ::syscall(SYS_close_range, from, ~0u, 0);
 }
 
-// Nothing a terminal or a parent does may end the move.
+// Nothing a terminal, a parent or a service manager does may end the move.
 void detach(const char* name) {
     ::prctl(PR_SET_NAME, name);
     ::signal(SIGCHLD, SIG_DFL);

@@ -2,6 +2,7 @@
 #include "agent/source/stop_process.hpp"
 
 #include <poll.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -62,6 +63,8 @@ public:
         else
             feed(source_event::ClocksSampled{});
         while (!over()) feed(next_event());
+        // Whoever may have asked has been answered.
+        if (!is_clone_) shared_.jump_sent = false;
         return 0;
     }
 
@@ -193,7 +196,7 @@ private:
         prepare.extra_shadow_pages = extra_shadow_pages;
         if (vacant != nullptr) {
             if (traits_of(plan_.transfer.mode).passes) flags = SMIG_PREPARE_SPARE;
-            // The target may have more memory than this guest.
+            // What a target says may lie beyond this guest's memory.
             prepare.avoid_start = std::min<std::uint64_t>(landed_.kernel_start, info_.top_pfn);
             prepare.avoid_pages =
                 std::min<std::uint64_t>(landed_.kernel_pages, info_.top_pfn - prepare.avoid_start);
@@ -326,8 +329,7 @@ private:
                          outcome_,
                          [this] {
                              device_.reset();  // before the report: whoever reads it may move on
-                             write_outcome(report_.get(), outcome_);
-                             shared_.reported = true;
+                             tell_agent(report_.get(), outcome_, shared_);
                          },
                          [this](std::uint64_t left) {
                              shared_.state = SMIG_CLONE_OWING;
@@ -401,8 +403,7 @@ private:
         passes_.reset();
         sender_.reset();
         device_.reset();  // before the report: whoever reads it may begin anew
-        write_outcome(report_.get(), outcome_);
-        shared_.reported = true;
+        tell_agent(report_.get(), outcome_, shared_);
         report_.reset();
         ::munlockall();
         void_until_ms_ = mono_ms() + kVoidServiceMs;
@@ -516,8 +517,10 @@ private:
 
 }  // namespace
 
-bool write_outcome(int fd, const MoveOutcome& outcome) {
-    return ::write(fd, &outcome, sizeof(outcome)) == static_cast<ssize_t>(sizeof(outcome));
+void tell_agent(int fd, const MoveOutcome& outcome, SharedState& shared) {
+    [[maybe_unused]] const ssize_t written = ::write(fd, &outcome, sizeof(outcome));
+    shared.reported = true;
+    ::signal(SIGTERM, SIG_DFL);
 }
 
 int run_stop_process(StopPlan& plan, StopConnection connection, Fd listener, Fd report) {

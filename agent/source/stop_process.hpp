@@ -50,7 +50,8 @@ struct StopConnection {
 // the pipe that takes one MoveOutcome.
 int run_stop_process(StopPlan& plan, StopConnection connection, Fd listener, Fd report);
 
-// Writes the outcome in one piece.  False: nobody reads it any more.
-bool write_outcome(int fd, const MoveOutcome& outcome);
+// How the move ended, in one piece.  From then on nothing is lost with this process, which may be asked to
+// end.
+void tell_agent(int fd, const MoveOutcome& outcome, SharedState& shared);
 
 }  // namespace smig

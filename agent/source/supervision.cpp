@@ -13,7 +13,11 @@ constexpr std::int64_t kCloneGraceMs = 30'000;
 }  // namespace
 
 Supervision supervise(const Observation& seen) {
-    if (seen.reported) return Supervision::leave;
+    if (seen.reported) {
+        const bool clone_may_ask = seen.jump_sent && !seen.woke_as_clone;
+        if (!clone_may_ask) return Supervision::leave;
+        return seen.stop_process_alive ? Supervision::watch : Supervision::refuse;
+    }
     const bool is_clone = seen.device_state == SMIG_STATE_CLONE || seen.device_state == SMIG_STATE_OWING;
     if (seen.stop_process_alive) {
         if (!seen.overdue) return Supervision::watch;

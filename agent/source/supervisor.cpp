@@ -22,6 +22,8 @@ namespace {
 
 constexpr int kWatchMs = 200;
 constexpr int kUndoingMs = 20;
+// The whole VM may have stood still, this process with it: the other gets so long to speak.
+constexpr std::int64_t kSecondLookMs = 2'000;
 constexpr std::int64_t kVoidServiceMs = 600'000;
 
 class Supervisor {
@@ -54,6 +56,8 @@ public:
                     return 0;
                 case Supervision::report_refuse:
                     report_death();
+                    [[fallthrough]];
+                case Supervision::refuse:
                     serve(SMIG_SOURCE_ROLLED_BACK);
                     return 0;
                 case Supervision::give:
@@ -83,13 +87,18 @@ private:
         if (device_->status(status)) seen.device_state = status.state;
         const bool is_clone = seen.device_state == SMIG_STATE_CLONE || seen.device_state == SMIG_STATE_OWING;
         // A clone's clock has jumped over the whole stop.
-        if (!is_clone || !was_clone_) clone_since_ms_ = now;
+        if (!is_clone || !was_clone_) clone_since_ms_ = mono_ms();
         was_clone_ = is_clone;
         seen.clone_seen_ms = now - clone_since_ms_;
-        seen.overdue = now > shared_.heard_by_ms;
+        const bool late = now > shared_.heard_by_ms;
+        if (late && !was_late_) late_since_ms_ = now;
+        was_late_ = late;
+        seen.overdue = late && now - late_since_ms_ >= kSecondLookMs;
         seen.woke_as_clone = shared_.handover_length != 0;
         seen.jump_sent = shared_.jump_sent;
         seen.reported = shared_.reported;
+        // Nothing is lost with this process any more.
+        if (seen.reported) ::signal(SIGTERM, SIG_DFL);
         return seen;
     }
 
@@ -98,8 +107,7 @@ private:
         put_text(outcome.reason, std::string("the stop process died (") +
                                      state_name(static_cast<smig_session_state>(shared_.state.load())) +
                                      "); the module has undone the stop");
-        write_outcome(report_.get(), outcome);
-        shared_.reported = true;
+        tell_agent(report_.get(), outcome, shared_);
         report_.reset();
     }
 
@@ -150,8 +158,7 @@ private:
                          outcome,
                          [&] {
                              device_.reset();
-                             write_outcome(report_.get(), outcome);
-                             shared_.reported = true;
+                             tell_agent(report_.get(), outcome, shared_);
                          },
                          [&](std::uint64_t left) {
                              shared_.state = SMIG_CLONE_OWING;
@@ -173,6 +180,8 @@ private:
     std::unique_ptr<Device> device_;
     bool alive_ = true;
     bool was_clone_ = false;
+    bool was_late_ = false;
+    std::int64_t late_since_ms_ = 0;
     std::int64_t clone_since_ms_ = mono_ms();
 };
 

@@ -63,7 +63,10 @@ TEST_CASE("a death after JUMP leaves somebody to tell the clone") {
     seen.jump_sent = true;
     CHECK(supervise(seen) == Supervision::report_refuse);
     seen.reported = true;
-    CHECK(supervise(seen) == Supervision::leave);
+    CHECK(supervise(seen) == Supervision::refuse);
+    seen.stop_process_alive = true;
+    seen.overdue = true;
+    CHECK(supervise(seen) == Supervision::watch);
 }
 
 TEST_CASE("a guest that was released on the clone has moved, whether or not its stop process could say so") {
